@@ -1,0 +1,141 @@
+// Text helpers, and the monotonic clock.
+#include "hirl/base.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+double hirl_time_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+hirl_status_t hirl_text_format(char *buf, size_t size, const char *fmt, ...)
+{
+    HIRL_REQUIRE(size > 0, HIRL_ERR_ARG, "a buffer of no bytes cannot hold a text");
+    va_list args;
+    va_start(args, fmt);
+    int n = vsnprintf(buf, size, fmt, args);
+    va_end(args);
+    if (n >= 0 && (size_t)n < size) return HIRL_OK;
+    hirl_status_t status =
+        HIRL_FAIL(HIRL_ERR_ARG, "text of %d bytes does not fit into %zu: '%.64s...'", n, size - 1, buf);
+    buf[0] = '\0';
+    return status;
+}
+
+hirl_status_t hirl_text_append(hirl_text_t *text, const char *fmt, ...)
+{
+    va_list args, again;
+    va_start(args, fmt);
+    va_copy(again, args);
+    hirl_status_t status = HIRL_OK;
+    size_t room = text->capacity - text->size; // 0 for an empty text: vsnprintf then only counts
+    int n = vsnprintf(room ? text->data + text->size : NULL, room, fmt, args);
+    if (n < 0) {
+        if (room) text->data[text->size] = '\0';
+        status = HIRL_FAIL(HIRL_ERR_ARG, "text '%.64s' cannot be formatted", fmt);
+    } else if ((size_t)n >= room) {
+        size_t need = text->size + (size_t)n + 1;
+        size_t capacity = need < 128 ? 128 : need + need / 2;
+        void *data = text->data;
+        status = hirl_mem_realloc(HIRL_MEM_GENERAL, capacity, &data);
+        if (status == HIRL_OK) {
+            text->data = data;
+            text->capacity = capacity;
+            vsnprintf(text->data + text->size, (size_t)n + 1, fmt, again);
+        } else if (room) {
+            text->data[text->size] = '\0';
+        }
+    }
+    if (status == HIRL_OK) text->size += (size_t)n;
+    va_end(again);
+    va_end(args);
+    return status;
+}
+
+void hirl_text_reset(hirl_text_t *text)
+{
+    if (!text) return;
+    hirl_mem_free(text->data);
+    *text = (hirl_text_t){0};
+}
+
+enum { NEAREST_MAX = 256 }; // names longer than this are not compared
+
+// Edits (insert, delete, replace one character, ignoring case) that turn a into b.
+static size_t edit_distance(const char *a, size_t n_a, const char *b, size_t n_b)
+{
+    size_t row[NEAREST_MAX + 1];
+    for (size_t j = 0; j <= n_b; j++) row[j] = j;
+    for (size_t i = 1; i <= n_a; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= n_b; j++) {
+            size_t above = row[j];
+            bool is_same = tolower((unsigned char)a[i - 1]) == tolower((unsigned char)b[j - 1]);
+            size_t best = diagonal + (is_same ? 0 : 1);
+            if (above + 1 < best) best = above + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            diagonal = above;
+            row[j] = best;
+        }
+    }
+    return row[n_b];
+}
+
+int hirl_text_nearest(const char *name, const char *const *candidates, int n_candidates)
+{
+    size_t n_name = strlen(name);
+    if (n_name > NEAREST_MAX) return -1;
+    size_t best = n_name / 3 < 2 ? 2 : n_name / 3;
+    int nearest = -1;
+    for (int i = 0; i < n_candidates; i++) {
+        if (!candidates[i]) continue;
+        size_t n_other = strlen(candidates[i]);
+        if (n_other > NEAREST_MAX) continue;
+        size_t longer = n_name > n_other ? n_name : n_other;
+        size_t distance = edit_distance(name, n_name, candidates[i], n_other);
+        // With nothing in common no hint is better than a wrong one ("lr" is not a misspelt "wd").
+        if (distance >= longer && longer > 0) continue;
+        if (distance < best || (distance == best && nearest < 0)) {
+            best = distance;
+            nearest = i;
+        }
+    }
+    return nearest;
+}
+
+char *hirl_text_bytes(char buf[32], double bytes)
+{
+    static const char *const UNIT[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    int unit = 0;
+    // 1023.995 would print as 1024.00
+    while (fabs(bytes) >= (unit ? 1023.995 : 1023.5) && unit < 6) {
+        bytes /= 1024;
+        unit++;
+    }
+    snprintf(buf, 32, unit ? "%.2f %s" : "%.0f %s", bytes, UNIT[unit]);
+    return buf;
+}
+
+char *hirl_text_duration(char buf[32], double seconds)
+{
+    if (!(seconds >= 0) || seconds > 1e12) {
+        snprintf(buf, 32, "-");
+        return buf;
+    }
+    long long whole = llround(seconds);
+    long long days = whole / 86400;
+    int hours = (int)(whole / 3600 % 24), minutes = (int)(whole / 60 % 60), rest = (int)(whole % 60);
+    if (days > 0) {
+        snprintf(buf, 32, "%lldd %d:%02d:%02d", days, hours, minutes, rest);
+    } else {
+        snprintf(buf, 32, "%d:%02d:%02d", hours, minutes, rest);
+    }
+    return buf;
+}
