@@ -1,0 +1,335 @@
+# hirl.x: one makefile, not recursive. `make help` lists the targets, `make info` shows what was found.
+# Local settings are kept in config.mk (written by `make configure K=V ...`, ignored by git).
+
+-include config.mk
+
+VERSION := 0.1.0
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SUFFIXES:
+SHELL := /bin/bash
+# Names so short that an environment may hold them for other reasons: only the command line and config.mk set them.
+$(foreach v,TYPE ARCH PREFIX DEPS JOBS V CUDA ASAN UBSAN COVERAGE,\
+    $(if $(filter environment,$(origin $v)),$(eval undefine $v)))
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(JOBS)
+endif
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),@:,@printf '  %-6s%s\n' '$1' '$2')
+
+# ------------------------------------------------------------------------------------------ settings
+# What `make configure` and the command line may set; empty means "look for it".
+
+TYPE ?= release
+ARCH ?= native
+PREFIX ?= /usr/local
+DEPS ?= apt
+# Warnings are errors in continuous integration.
+WERROR ?= $(if $(CI),1)
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+MPICC ?= mpicc
+MPIRUN ?= mpirun
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+CLANG_FORMAT ?= clang-format-14
+DNNL_LIBS ?= -ldnnl
+FAISS_INCLUDE ?= /usr/include
+FAISS_LIBS ?= -lfaiss
+FAISS_C_LIB ?= build/faiss/libfaiss_c.a
+HDF5_PC ?= hdf5-openmpi
+BLAS_PC ?= openblas
+OTHER_PC ?= libturbojpeg libpng zlib libxxhash hwloc libcjson
+
+CONFIG_KEYS := TYPE ARCH PREFIX DEPS JOBS V WERROR ASAN UBSAN COVERAGE CC CXX CFLAGS LDFLAGS MPICC MPIRUN PYTHON \
+    CLANG_FORMAT MPI_CFLAGS MPI_LIBS HDF5_PC HDF5_CFLAGS HDF5_LIBS BLAS_PC BLAS_CFLAGS BLAS_LIBS DNNL_CFLAGS \
+    DNNL_LIBS FAISS_INCLUDE FAISS_LIBS FAISS_C_LIB OTHER_PC OTHER_CFLAGS OTHER_LIBS
+
+ifeq ($(filter $(TYPE),debug release),)
+$(error TYPE is '$(TYPE)', want debug or release)
+endif
+ifneq ($(filter-out 0,$(CUDA)),)
+$(error CUDA=1: this version has no CUDA backend)
+endif
+
+on = $(filter-out 0,$($1))
+VARIANT := $(TYPE)$(if $(call on,ASAN),-asan)$(if $(call on,UBSAN),-ubsan)$(if $(call on,COVERAGE),-coverage)
+BUILD := build/$(VARIANT)
+PROGRAM := $(if $(filter release,$(VARIANT)),hirl.x,$(BUILD)/hirl.x)
+SANITIZED := build/debug-asan-ubsan
+
+# ------------------------------------------------------------------------------------------ libraries
+# Looked for only where something is compiled: the other targets work before `make deps` has run.
+
+OFFLINE_GOALS := check-layers check-format format configure deps deps-check demo check bench clean distclean help
+GOALS := $(or $(MAKECMDGOALS),all)
+
+ifneq ($(filter-out $(OFFLINE_GOALS),$(GOALS)),)
+
+# $(call tool,COMMAND,WHAT): what the command prints; without it there is no build.
+tool = $(or $(shell $1 2>/dev/null),$(error $2 was not found (tried: $1). 'make deps' installs what is needed; 'make help'))
+
+ifeq ($(origin MPI_CFLAGS),undefined)
+MPI_CFLAGS := $(call tool,$(MPICC) --showme:compile,Open MPI)
+endif
+ifeq ($(origin MPI_LIBS),undefined)
+MPI_LIBS := $(call tool,$(MPICC) --showme:link,Open MPI)
+endif
+ifeq ($(origin HDF5_CFLAGS),undefined)
+HDF5_CFLAGS := $(call tool,pkg-config --cflags-only-I $(HDF5_PC),parallel HDF5)
+endif
+ifeq ($(origin HDF5_LIBS),undefined)
+HDF5_LIBS := $(call tool,pkg-config --libs $(HDF5_PC),parallel HDF5)
+endif
+ifeq ($(origin BLAS_LIBS),undefined)
+BLAS_CFLAGS := $(shell pkg-config --cflags $(BLAS_PC) 2>/dev/null)
+BLAS_LIBS := $(call tool,pkg-config --libs $(BLAS_PC),a BLAS with LAPACK)
+endif
+ifeq ($(origin OTHER_LIBS),undefined)
+OTHER_CFLAGS := $(shell pkg-config --cflags $(OTHER_PC) 2>/dev/null)
+OTHER_LIBS := $(call tool,pkg-config --libs $(OTHER_PC),one of $(OTHER_PC))
+endif
+
+endif
+
+# ------------------------------------------------------------------------------------------ flags
+# No fast-math, and no contraction of a*b+c: debug and release builds give the same bits. What is switched off
+# below (errno of math functions, floating-point traps) changes no value and lets loops be vectorised.
+
+WARNINGS := -Wall -Wextra -Wpedantic -Wstrict-prototypes -Wmissing-prototypes
+# Third-party headers are system headers: their warnings are not ours to fix.
+EXTERNAL := $(sort $(patsubst -I%,-isystem%,$(MPI_CFLAGS) $(HDF5_CFLAGS) $(BLAS_CFLAGS) $(OTHER_CFLAGS) \
+    $(DNNL_CFLAGS) $(if $(filter-out /usr/include,$(FAISS_INCLUDE)),-I$(FAISS_INCLUDE))))
+FLAGS_debug := -O1 -g3 -DHIRL_DEBUG=1
+FLAGS_release := -O3 -g -DNDEBUG
+SANITIZE := $(if $(call on,ASAN),-fsanitize=address) \
+    $(if $(call on,UBSAN),-fsanitize=undefined -fsanitize=float-cast-overflow -fno-sanitize-recover=all) \
+    $(if $(call on,ASAN)$(call on,UBSAN),-fno-omit-frame-pointer) $(if $(call on,COVERAGE),--coverage)
+HIRL_CFLAGS := -std=c17 -D_GNU_SOURCE $(FLAGS_$(TYPE)) -march=$(ARCH) -ffp-contract=off -fno-math-errno \
+    -fno-trapping-math -fopenmp -pthread $(strip $(SANITIZE)) $(WARNINGS) $(if $(call on,WERROR),-Werror) \
+    $(CFLAGS)
+HIRL_CPPFLAGS := -Iinclude $(EXTERNAL)
+COMPILE = $(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) -MD -MP
+LIBRARIES = $(FAISS_C_LIB) $(FAISS_LIBS) $(DNNL_LIBS) $(BLAS_LIBS) $(HDF5_LIBS) $(OTHER_LIBS) $(MPI_LIBS) -lstdc++ \
+    -lm -ldl
+LINK = $(CC) $(HIRL_CFLAGS) $(LDFLAGS)
+
+# ------------------------------------------------------------------------------------------ files
+
+SOURCES := $(filter-out src/backend/cuda/%,$(sort $(wildcard src/*/*.c src/backend/*/*.c)))
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/build_info.o
+# main() is in one file; sgemm_ must come as an object, or the linker would take OpenBLAS's.
+MAIN := $(BUILD)/src/app/main.o
+SGEMM := $(BUILD)/src/backend/cpu/sgemm_dnnl.o
+LIBRARY := $(BUILD)/libhirl.a
+MEMBERS := $(filter-out $(MAIN) $(SGEMM),$(OBJECTS))
+
+RUN_TESTS := validation/harness/run.sh
+ifneq ($(filter tests,$(GOALS)),)
+TESTS := $(patsubst validation/%.c,$(BUILD)/%,$(shell $(RUN_TESTS) --programs \
+    $(if $(call on,ASAN),--unit) --search '$(search)'))
+endif
+
+.PHONY: all lib tests demo check deps deps-check info configure bench check-layers check-headers format \
+    check-format install clean distclean help FORCE
+
+## all            build ./hirl.x (TYPE=debug, ASAN=1, ...: build/<type>/hirl.x)
+all: $(PROGRAM)
+
+lib: $(LIBRARY) $(SGEMM)
+
+$(PROGRAM): $(MAIN) $(SGEMM) $(LIBRARY) $(FAISS_C_LIB)
+	$(call say,LINK,$@)
+	$(Q)$(LINK) -o $@ $(MAIN) $(SGEMM) $(LIBRARY) $(LIBRARIES)
+
+$(LIBRARY): $(MEMBERS) $(BUILD)/members
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar rcsD $@ $(MEMBERS)
+
+$(BUILD)/src/%.o: src/%.c $(BUILD)/flags
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D) && $(COMPILE) -c -o $@ $<
+
+$(BUILD)/build_info.o: $(BUILD)/build_info.c $(BUILD)/flags
+	$(call say,CC,$<)
+	$(Q)$(COMPILE) -c -o $@ $<
+
+# Test programs: validation/unit/t101_shape.c becomes build/<type>/unit/t101_shape.
+tests: $(TESTS)
+
+$(TESTS): $(BUILD)/%: validation/%.c $(SGEMM) $(LIBRARY) $(FAISS_C_LIB) $(BUILD)/flags
+	$(call say,TEST,$<)
+	$(Q)mkdir -p $(@D) && $(COMPILE) -MF $@.d -MT $@ -Ivalidation/harness -o $@ $< $(SGEMM) $(LIBRARY) \
+	    $(LDFLAGS) $(LIBRARIES)
+
+build/faiss/libfaiss_c.a:
+	$(Q)CXX='$(CXX)' validation/harness/deps.sh faiss build/faiss
+
+# These files change only when their content does; what depends on them is then made again.
+# $(call keep,TEXT): put the text into the target unless it is there already.
+define keep
+@mkdir -p $(@D)
+@printf '%s\n' '$(subst ','\'',$1)' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$1)' >$@
+endef
+
+$(BUILD)/flags: FORCE
+	$(call keep,$(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) $(LDFLAGS) $(LIBRARIES))
+
+$(BUILD)/members: FORCE
+	$(call keep,$(MEMBERS))
+
+COMMIT = $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)$(shell \
+    git diff --quiet HEAD -- src include Makefile 2>/dev/null || echo ' with local changes')
+FAISS_VERSION = $(shell awk '/define FAISS_VERSION_(MAJOR|MINOR|PATCH)/ { v = v s $$3; s = "." } END { print v }' \
+    $(FAISS_INCLUDE)/faiss/Index.h 2>/dev/null)
+BLAS_VERSION = $(BLAS_PC) $(shell pkg-config --modversion $(BLAS_PC) 2>/dev/null)
+
+define BUILD_INFO
+/// Written by the makefile: what this program was built from, and with which flags and libraries.
+#include "hirl/base.h"
+
+#include <cjson/cJSON.h>
+#include <dnnl_version.h>
+#include <hdf5.h>
+#include <hwloc.h>
+#include <mpi.h>
+#include <png.h>
+#include <xxhash.h>
+#include <zlib.h>
+
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+#define DOTTED(a, b, c) TEXT(a) "." TEXT(b) "." TEXT(c)
+
+const char *hirl_build_info_text(void) {
+    return "version = $(VERSION)\n"
+           "commit = $(strip $(COMMIT))\n"
+           "build = $(VARIANT)\n"
+           "compiler = $(notdir $(CC)) " __VERSION__ "\n"
+           "flags = $(subst ",\",$(strip $(HIRL_CFLAGS)))\n"
+           "mpi = Open MPI " DOTTED(OMPI_MAJOR_VERSION, OMPI_MINOR_VERSION, OMPI_RELEASE_VERSION) "\n"
+           "hdf5 = " DOTTED(H5_VERS_MAJOR, H5_VERS_MINOR, H5_VERS_RELEASE) "\n"
+           "dnnl = " DOTTED(DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH) "\n"
+           "faiss = $(FAISS_VERSION)\n"
+           "blas = $(strip $(BLAS_VERSION))\n"
+           "turbojpeg = $(shell pkg-config --modversion libturbojpeg 2>/dev/null)\n"
+           "png = " PNG_LIBPNG_VER_STRING "\n"
+           "zlib = " ZLIB_VERSION "\n"
+           "xxhash = " DOTTED(XXH_VERSION_MAJOR, XXH_VERSION_MINOR, XXH_VERSION_RELEASE) "\n"
+           "hwloc = $(shell pkg-config --modversion hwloc 2>/dev/null)\n"
+           "cjson = " DOTTED(CJSON_VERSION_MAJOR, CJSON_VERSION_MINOR, CJSON_VERSION_PATCH) "\n";
+}
+endef
+
+$(BUILD)/build_info.c: FORCE
+	@mkdir -p $(@D)
+	$(file >$(BUILD)/build_info.new,$(BUILD_INFO))
+	@if cmp -s $(BUILD)/build_info.new $@; then rm $(BUILD)/build_info.new; else mv $(BUILD)/build_info.new $@; fi
+
+# ------------------------------------------------------------------------------------------ whole runs
+# Each of these works on a fresh machine: the packages first, then a second make that can find them.
+
+DEPS_SH := $(if $(filter none,$(DEPS)),: ,validation/harness/deps.sh)
+
+## deps           install the packages that the build needs, build FAISS's C API
+deps:
+	@$(DEPS_SH) packages build
+	@CXX='$(CXX)' $(DEPS_SH) faiss build/faiss
+
+## deps-check     the same and what the tests need
+deps-check:
+	@$(DEPS_SH) packages build check
+	@CXX='$(CXX)' $(DEPS_SH) faiss build/faiss
+
+## demo           install, build, then show pre-training and evaluation on a small data set
+demo: deps
+	@$(MAKE) all
+	@PYTHON='$(PYTHON)' bash validation/demo.sh
+
+## check          install, build, run all tests; search=t2 selects by name
+check: deps-check
+	@$(MAKE) all
+	@$(MAKE) -k tests || echo 'check: some test programs did not build' >&2
+	@$(MAKE) TYPE=debug ASAN=1 UBSAN=1 COVERAGE= all
+	@$(MAKE) TYPE=debug ASAN=1 UBSAN=1 COVERAGE= -k tests || echo 'check: some test programs did not build' >&2
+	@PYTHON='$(PYTHON)' MPIRUN='$(MPIRUN)' MAKE='$(MAKE)' $(RUN_TESTS) --build $(BUILD) --program $(PROGRAM) \
+	    --sanitized $(SANITIZED) --search '$(search)'
+
+## bench          run the benchmarks of validation/bench, print their `bench:` lines; search=... selects by name
+bench: deps-check
+	@$(MAKE) all
+	@PYTHON='$(PYTHON)' MPIRUN='$(MPIRUN)' $(RUN_TESTS) --bench --build $(BUILD) --program $(PROGRAM) \
+	    --search '$(search)'
+
+## check-layers   includes point only backwards; each library and exit() stay where they belong
+check-layers:
+	@validation/harness/check_layers.sh --self-test
+	@validation/harness/check_layers.sh .
+
+## check-headers  each public header compiles alone, as C17 and as C++17
+check-headers:
+	@CC='$(CC)' CXX='$(CXX)' validation/harness/check_headers.sh $(HIRL_CPPFLAGS)
+
+FORMATTED = $(sort $(wildcard include/hirl/*.h src/*/*.[ch] src/backend/*/*.[ch] kernels/*.cu kernels/*.h \
+    validation/*/*.[ch]))
+
+## format         rewrite the sources in the project's format
+format:
+	@$(CLANG_FORMAT) -i $(FORMATTED)
+
+## check-format   fail if `make format` would change anything
+check-format:
+	@$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED) && echo 'check-format: $(words $(FORMATTED)) files are well formed'
+
+# ------------------------------------------------------------------------------------------ the rest
+
+## info           show what was found
+info:
+	@printf '%-14s %s\n' version '$(VERSION), commit $(COMMIT)' build '$(VARIANT) -> $(PROGRAM)' \
+	    compiler "$$($(CC) --version | head -n 1)" 'C++ compiler' "$$($(CXX) --version | head -n 1)" \
+	    flags '$(strip $(HIRL_CFLAGS))' includes '$(HIRL_CPPFLAGS)' \
+	    MPI "$$($(MPIRUN) --version 2>/dev/null | head -n 1), $(MPI_LIBS)" \
+	    HDF5 "$$(pkg-config --modversion $(HDF5_PC) 2>/dev/null), $(HDF5_LIBS)" \
+	    oneDNN "$$(printf '#include <dnnl_version.h>\nDNNL_VERSION_MAJOR.DNNL_VERSION_MINOR.DNNL_VERSION_PATCH\n' | \
+	        $(CC) $(HIRL_CPPFLAGS) -E -P - 2>/dev/null | tail -n 1 | tr -d ' '), $(DNNL_LIBS)" \
+	    FAISS '$(FAISS_VERSION), $(FAISS_LIBS)' 'FAISS C API' \
+	    "$$([ -f $(FAISS_C_LIB) ] && echo $(FAISS_C_LIB) || echo 'not built yet (make deps)')" \
+	    BLAS '$(strip $(BLAS_VERSION)), $(BLAS_LIBS)' others '$(OTHER_LIBS)' \
+	    CUDA 'no, this version runs on CPU cores' Python "$$($(PYTHON) --version 2>&1) (tests only), $(PYTHON)" \
+	    config.mk "$$([ -f config.mk ] && tr '\n' ';' <config.mk || echo none)"
+
+## configure      keep settings for later makes: make configure TYPE=debug ARCH=x86-64-v3 (K= removes, alone shows)
+GIVEN := $(foreach v,$(filter-out -% search,$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $v))),$v))
+configure:
+	$(if $(filter-out $(CONFIG_KEYS),$(GIVEN)),$(error unknown: $(filter-out $(CONFIG_KEYS),$(GIVEN)). Known: $(CONFIG_KEYS)))
+	@touch config.mk
+	@$(foreach v,$(GIVEN),sed -i '/^$v *=/d' config.mk;) :
+	@$(foreach v,$(GIVEN),$(if $(value $v),printf '%s\n' '$v = $(subst ','\'',$(value $v))' >>config.mk;)) :
+	@cat config.mk
+
+## install        copy hirl.x, input, slurm and doc under PREFIX (DESTDIR is put before it)
+install: all
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/share/hirl' '$(DESTDIR)$(PREFIX)/share/doc/hirl'
+	install -m 755 $(PROGRAM) '$(DESTDIR)$(PREFIX)/bin/hirl.x'
+	cp -R $(wildcard input slurm) '$(DESTDIR)$(PREFIX)/share/hirl/'
+	cp -R $(wildcard doc README* CHANGELOG* LICENSE*) '$(DESTDIR)$(PREFIX)/share/doc/hirl/'
+
+## clean          remove what was built, but FAISS's C API
+clean:
+	rm -rf hirl.x $(filter-out build/faiss,$(wildcard build/*))
+
+## distclean      remove all that was built, and config.mk
+distclean:
+	rm -rf hirl.x build config.mk
+
+help:
+	@echo 'make TARGET [V=1] [TYPE=debug|release] [ASAN=1] [UBSAN=1] [COVERAGE=1] [WERROR=1] [ARCH=native]'
+	@sed -n 's/^## /  /p' Makefile
+
+-include $(OBJECTS:.o=.d) $(TESTS:=.d)
