@@ -83,7 +83,9 @@ hirl_permutation_t hirl_permutation_make(uint64_t seed, hirl_rng_purpose_t purpo
 {
     HIRL_ASSERT(n >= 0);
     hirl_rng_t rng = hirl_rng_make(seed, purpose, epoch, (uint64_t)n, UINT32_MAX);
-    hirl_permutation_t permutation = {.n = (uint64_t)n, .half_bits = 1};
+    // Feistel networks on two halves of two bits generate no more than an affine group (Even and Goldreich, "DES-like
+    // functions can generate the alternating group", 1983): orders of 5 or more items would not be equally likely.
+    hirl_permutation_t permutation = {.n = (uint64_t)n, .half_bits = 3};
     permutation.key[0] = hirl_rng_u64(&rng);
     permutation.key[1] = hirl_rng_u64(&rng);
     while (permutation.half_bits < 32 && UINT64_C(1) << 2 * permutation.half_bits < permutation.n) {
