@@ -1,0 +1,204 @@
+/// @file backend_ops.h
+/// For those who write a backend: the table of operations that a backend fills, and what may be taken for granted in them.
+///
+/// The hirl_op_* of backend.h are thin: they check every argument once for all backends and call the table's function of the
+/// same name and signature. So a function of the table may rely on:
+/// - all pointers, axes, shapes, dtypes and scalars being as backend.h says; every dimension is at least 1;
+///   a layout, where there is one, is this backend's own, and only tensors of four axes have one;
+/// - on host backends, indices and targets being in range (device backends check them in their kernels);
+/// - outputs that are always plain having storage: vectors, matrices, scalars, and everything of to_plain, gather_*,
+///   concat_*, split_*, global_avg_pool, bn_stats, bn_backward_sums, gemm, linear*, l2_*, row_*, layer_norm*, softmax*,
+///   cross_entropy*, path_loss*;
+/// - image outputs (cast, to_layout_of, to_blocked, add, mul, conv2d.y, conv2d_backward_data.dx, max_pool.y,
+///   max_pool_backward.dx, global_avg_pool_backward.dx, bn_apply.y, bn_backward_apply.dx and .dresidual, act.y,
+///   act_backward.dx) either having plain storage of the right shape and dtype, or being {0}: then the function
+///   allocates. A backend with `has_layouts` false never sees {0}: every output has plain storage, and so has
+///   max_pool.workspace (i32, the shape of y);
+/// - bn_backward_apply.dx possibly being the same tensor as dy.
+/// A function writes outputs on success only and keeps no reference. On failure the caller resets what was allocated.
+///
+/// A function pointer that is NULL: a host backend falls back to `ref` (inputs and outputs become plain, logged once), another one
+/// answers HIRL_ERR_UNSUPPORTED. These may not be NULL in a backend with layouts: to_plain, to_layout_of, to_blocked, fill, axpby,
+/// cast, act and bn_backward_apply; and max_pool and max_pool_backward go together, because their workspace is private. For the sake of the
+/// fallback, functions of `ref` use `be` for nothing but hirl_backend_tensor and hirl_backend_allocator_view.
+#ifndef HIRL_BACKEND_OPS_H
+#define HIRL_BACKEND_OPS_H
+
+#include "hirl/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hirl_backend_ops hirl_backend_ops_t;
+
+/// The head of every layout record; a backend embeds it as the first member of its own. `owner` tells foreign layouts apart.
+struct hirl_layout {
+    const hirl_backend_ops_t *owner;
+    char name[48]; // "nChw16c bf16", for messages
+};
+
+struct hirl_backend_ops {
+    const char *name;
+    bool
+        is_host; // tensors live in host memory: the dispatch may look at indices, copy, and fall back to `ref`
+    bool has_layouts; // makes tensors with opaque layouts
+
+    /// Makes the backend's state. *allocator_p lives as long as the state.
+    hirl_status_t (*open)(int n_threads, void **ctx_p, const hirl_allocator_t **allocator_p);
+    /// Waits, then frees the state. All tensors must have been reset.
+    void (*close)(void *ctx);
+    /// One line of facts, valid as long as the state.
+    const char *(*info_view)(const void *ctx);
+    size_t (*memory_used)(const void *ctx);
+    size_t (*memory_peak)(const void *ctx);
+
+    /// NULL on host backends: memcpy, and nothing to wait for.
+    hirl_status_t (*upload)(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
+    hirl_status_t (*download)(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);
+    hirl_status_t (*synchronize)(hirl_backend_t *be);
+
+    hirl_status_t (*to_plain)(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                              hirl_tensor_t *y);
+    hirl_status_t (*cast)(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                          hirl_tensor_t *y);
+    hirl_status_t (*to_layout_of)(hirl_backend_t *be, const hirl_tensor_t *x,
+                                  const hirl_tensor_t *like, hirl_tensor_t *y);
+    hirl_status_t (*to_blocked)(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y);
+    hirl_status_t (*fill)(hirl_backend_t *be, float value, hirl_tensor_t *x);
+    hirl_status_t (*axpby)(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b,
+                           hirl_tensor_t *y);
+    hirl_status_t (*add)(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                         hirl_tensor_t *y);
+    hirl_status_t (*mul)(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                         hirl_tensor_t *y);
+    hirl_status_t (*gather_rows)(hirl_backend_t *be, const hirl_tensor_t *x,
+                                 const hirl_tensor_t *index, hirl_tensor_t *y);
+    hirl_status_t (*gather_rows_backward)(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                          const hirl_tensor_t *index, bool accumulate,
+                                          hirl_tensor_t *dx);
+    hirl_status_t (*concat_columns)(hirl_backend_t *be, const hirl_tensor_t *x1,
+                                    const hirl_tensor_t *x2, hirl_tensor_t *y);
+    hirl_status_t (*split_columns)(hirl_backend_t *be, const hirl_tensor_t *y, int64_t n_first,
+                                   hirl_tensor_t *x1,
+                                   hirl_tensor_t *x2); // x1 or x2 may be NULL
+
+    hirl_status_t (*conv2d)(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x,
+                            const hirl_tensor_t *w, const hirl_tensor_t *bias, hirl_tensor_t *y);
+    hirl_status_t (*conv2d_backward_data)(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                          const hirl_tensor_t *dy, const hirl_tensor_t *w,
+                                          const hirl_shape_t *x_shape, hirl_tensor_t *dx);
+    hirl_status_t (*conv2d_backward_weights)(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                             const hirl_tensor_t *x, const hirl_tensor_t *dy,
+                                             bool accumulate, hirl_tensor_t *dw,
+                                             hirl_tensor_t *dbias);
+    hirl_status_t (*max_pool)(hirl_backend_t *be, const hirl_pool_param_t *p,
+                              const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *workspace);
+    hirl_status_t (*max_pool_backward)(hirl_backend_t *be, const hirl_pool_param_t *p,
+                                       const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
+                                       const hirl_shape_t *x_shape, hirl_tensor_t *dx);
+    hirl_status_t (*global_avg_pool)(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y);
+    hirl_status_t (*global_avg_pool_backward)(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                              const hirl_tensor_t *like, hirl_tensor_t *dx);
+
+    hirl_status_t (*bn_stats)(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                              hirl_tensor_t *mean, hirl_tensor_t *var);
+    hirl_status_t (*bn_apply)(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                              const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                              const hirl_tensor_t *gamma, const hirl_tensor_t *beta,
+                              const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y);
+    hirl_status_t (*bn_backward_sums)(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                      const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                      int64_t n_groups, const hirl_tensor_t *mean,
+                                      const hirl_tensor_t *var, float eps, hirl_tensor_t *sum_dz,
+                                      hirl_tensor_t *sum_dz_xhat);
+    hirl_status_t (*bn_backward_apply)(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                       const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                       int64_t n_groups, const hirl_tensor_t *mean,
+                                       const hirl_tensor_t *var, float eps,
+                                       const hirl_tensor_t *gamma, const hirl_tensor_t *mean_dz,
+                                       const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx,
+                                       hirl_tensor_t *dresidual); // dresidual may be NULL
+
+    hirl_status_t (*gemm)(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
+                          const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
+                          hirl_tensor_t *c); // beta 0: c may hold anything, NaN too
+    hirl_status_t (*linear)(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w,
+                            const hirl_tensor_t *bias, hirl_act_t act, hirl_tensor_t *y,
+                            hirl_tensor_t *pre); // pre is NULL unless act is GELU; bias may be NULL
+    hirl_status_t (*linear_backward)(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                     const hirl_tensor_t *x, const hirl_tensor_t *w,
+                                     bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dw,
+                                     hirl_tensor_t *dbias);
+    hirl_status_t (*act)(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *x,
+                         hirl_tensor_t *y);
+    hirl_status_t (*act_backward)(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *saved,
+                                  const hirl_tensor_t *dy, hirl_tensor_t *dx);
+    hirl_status_t (*l2_normalize)(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y,
+                                  hirl_tensor_t *norm);
+    hirl_status_t (*l2_normalize_backward)(hirl_backend_t *be, const hirl_tensor_t *y,
+                                           const hirl_tensor_t *norm, const hirl_tensor_t *dy,
+                                           hirl_tensor_t *dx);
+    hirl_status_t (*row_dot)(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                             hirl_tensor_t *y);
+    hirl_status_t (*row_scale)(hirl_backend_t *be, const hirl_tensor_t *s, const hirl_tensor_t *x,
+                               bool accumulate, hirl_tensor_t *y);
+    hirl_status_t (*layer_norm)(hirl_backend_t *be, const hirl_tensor_t *x,
+                                const hirl_tensor_t *gamma, const hirl_tensor_t *beta, float eps,
+                                hirl_tensor_t *y, hirl_tensor_t *mean, hirl_tensor_t *rstd);
+    hirl_status_t (*layer_norm_backward)(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                         const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                                         const hirl_tensor_t *mean, const hirl_tensor_t *rstd,
+                                         bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dgamma,
+                                         hirl_tensor_t *dbeta); // accumulate: dgamma and dbeta
+    hirl_status_t (*softmax)(hirl_backend_t *be, const hirl_tensor_t *x, float scale,
+                             hirl_tensor_t *y);
+    hirl_status_t (*softmax_backward)(hirl_backend_t *be, const hirl_tensor_t *y,
+                                      const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
+
+    hirl_status_t (*cross_entropy)(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
+                                   const hirl_tensor_t *target, hirl_tensor_t *loss,
+                                   hirl_tensor_t *lse,
+                                   hirl_tensor_t *correct); // correct may be NULL
+    hirl_status_t (*cross_entropy_backward)(hirl_backend_t *be, const hirl_tensor_t *logits,
+                                            float scale, const hirl_tensor_t *target,
+                                            const hirl_tensor_t *lse, const hirl_tensor_t *dloss,
+                                            hirl_tensor_t *dlogits);
+    hirl_status_t (*path_loss)(hirl_backend_t *be, int n_levels,
+                               const hirl_tensor_t *const *similarity,
+                               const hirl_tensor_t *positive, const hirl_tensor_t *negative,
+                               hirl_tensor_t *loss, hirl_tensor_t *terms); // terms may be NULL
+    hirl_status_t (*path_loss_backward)(hirl_backend_t *be, int n_levels,
+                                        const hirl_tensor_t *const *similarity,
+                                        const hirl_tensor_t *positive,
+                                        const hirl_tensor_t *negative, const hirl_tensor_t *dloss,
+                                        hirl_tensor_t *const *dsimilarity);
+
+    hirl_status_t (*sgd)(hirl_backend_t *be, float lr, float momentum, float weight_decay,
+                         bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
+                         hirl_tensor_t *p);
+    hirl_status_t (*adamw)(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
+                           float weight_decay, int64_t step, const hirl_tensor_t *g,
+                           hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
+    hirl_status_t (*ema)(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
+    hirl_status_t (*sum_squares)(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
+};
+
+/// The state that the table's `open` made.
+void *hirl_backend_ctx(const hirl_backend_t *be);
+
+/// Height or width of a convolution's or pooling's output; 0 if the kernel is larger than the padded input.
+static inline int64_t hirl_window_output(int64_t size, int kernel, int stride, int pad) {
+    const int64_t span = size + 2 * (int64_t)pad - kernel;
+    return span < 0 ? 0 : span / stride + 1;
+}
+
+/// The plain host loops; serves every parity test and the fallback of host backends.
+extern const hirl_backend_ops_t hirl_backend_ops_ref;
+/// oneDNN and OpenMP.
+extern const hirl_backend_ops_t hirl_backend_ops_cpu;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,125 @@
+/// The backend object: opening one by name, its facts, and moving data in and out of its memory.
+#include "backend_impl.h"
+
+#include <string.h>
+
+static hirl_status_t open_one(const hirl_backend_ops_t *ops, int n_threads,
+                              hirl_backend_t **backend_p) {
+    hirl_backend_t *be = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &be));
+    const hirl_status_t status = ops->open(n_threads, &be->ctx, &be->allocator);
+    if (status != HIRL_OK) {
+        hirl_mem_free(be);
+        return status;
+    }
+    be->ops = ops;
+    *backend_p = be;
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_backend_create(const char *name, int n_threads, hirl_backend_t **backend_p) {
+    HIRL_REQUIRE(name && backend_p, HIRL_ERR_ARG, "backend: name and output must be given");
+    HIRL_REQUIRE(n_threads >= 0 && n_threads <= 4096, HIRL_ERR_ARG,
+                 "backend '%s': %d threads, want 0 (default) .. 4096", name, n_threads);
+    if (strcmp(name, "auto") == 0) {
+        for (int i = 0; i < hirl_backend_registry_count; ++i) {
+            if (open_one(hirl_backend_registry[i], n_threads, backend_p) == HIRL_OK) return HIRL_OK;
+            hirl_log_root(HIRL_LOG_DEBUG, "backend '%s' does not open here: %s",
+                          hirl_backend_registry_names[i], hirl_error_text_view());
+        }
+        return HIRL_FAIL(HIRL_ERR_UNSUPPORTED,
+                         "no backend opens on this machine; the last one said: %s",
+                         hirl_error_text_view());
+    }
+    for (int i = 0; i < hirl_backend_registry_count; ++i)
+        if (strcmp(name, hirl_backend_registry_names[i]) == 0)
+            return open_one(hirl_backend_registry[i], n_threads, backend_p);
+    const int nearest =
+        hirl_text_nearest(name, hirl_backend_registry_names, hirl_backend_registry_count);
+    hirl_text_t list = {0};
+    hirl_status_t status = hirl_text_append(&list, "auto");
+    for (int i = 0; i < hirl_backend_registry_count && status == HIRL_OK; ++i)
+        status = hirl_text_append(&list, ", %s", hirl_backend_registry_names[i]);
+    status = HIRL_FAIL(HIRL_ERR_ARG, "backend '%s' is not built in (built in: %s)%s%s%s", name,
+                       list.data ? list.data : "", nearest >= 0 ? "; did you mean '" : "",
+                       nearest >= 0 ? hirl_backend_registry_names[nearest] : "",
+                       nearest >= 0 ? "'?" : "");
+    hirl_text_reset(&list);
+    return status;
+}
+
+void hirl_backend_destroy(hirl_backend_t **backend) {
+    if (!backend || !*backend) return;
+    (*backend)->ops->close((*backend)->ctx);
+    hirl_mem_free(*backend);
+    *backend = NULL;
+}
+
+const char *hirl_backend_name(const hirl_backend_t *backend) { return backend->ops->name; }
+const char *hirl_backend_info_view(const hirl_backend_t *backend) {
+    return backend->ops->info_view(backend->ctx);
+}
+const hirl_allocator_t *hirl_backend_allocator_view(const hirl_backend_t *backend) {
+    return backend->allocator;
+}
+size_t hirl_backend_memory_used(const hirl_backend_t *backend) {
+    return backend->ops->memory_used(backend->ctx);
+}
+size_t hirl_backend_memory_peak(const hirl_backend_t *backend) {
+    return backend->ops->memory_peak(backend->ctx);
+}
+void *hirl_backend_ctx(const hirl_backend_t *be) { return be->ctx; }
+
+const char *const *hirl_backend_names(int *n_p) {
+    if (n_p) *n_p = hirl_backend_registry_count;
+    return hirl_backend_registry_names;
+}
+
+// ---------------------------------------------------------------------------------------------- moving data
+
+hirl_status_t hirl_backend_tensor(hirl_backend_t *be, hirl_shape_t shape, hirl_dtype_t dtype,
+                                  hirl_tensor_t *tensor_p) {
+    HIRL_REQUIRE(be, HIRL_ERR_ARG, "tensor: no backend given");
+    return hirl_tensor_create(be->allocator, shape, dtype, tensor_p);
+}
+
+static hirl_status_t require_plain(const hirl_backend_t *be, const char *what,
+                                   const hirl_tensor_t *tensor, const void *host) {
+    HIRL_REQUIRE(be && hirl_tensor_is_set(tensor), HIRL_ERR_ARG, "%s: no backend or tensor given",
+                 what);
+    char text[128];
+    HIRL_REQUIRE(hirl_tensor_is_plain(tensor), HIRL_ERR_ARG,
+                 "%s: %s has an opaque layout; convert it with hirl_op_to_plain first", what,
+                 hirl_shape_text(&tensor->shape, text));
+    HIRL_REQUIRE(host || hirl_tensor_count(tensor) == 0, HIRL_ERR_ARG, "%s: host memory is NULL",
+                 what);
+    return HIRL_OK;
+}
+
+static size_t bytes_of(const hirl_tensor_t *tensor) {
+    return (size_t)hirl_tensor_count(tensor) * hirl_dtype_size(tensor->dtype);
+}
+
+hirl_status_t hirl_backend_upload(hirl_backend_t *be, const void *host,
+                                  const hirl_tensor_t *tensor) {
+    HIRL_TRY(require_plain(be, "upload", tensor, host));
+    if (be->ops->upload) return be->ops->upload(be, host, tensor);
+    HIRL_REQUIRE(be->ops->is_host, HIRL_ERR_UNSUPPORTED, "backend '%s' cannot upload",
+                 be->ops->name);
+    if (bytes_of(tensor) > 0) memcpy(hirl_tensor_data(tensor), host, bytes_of(tensor));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_backend_download(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host) {
+    HIRL_TRY(require_plain(be, "download", tensor, host));
+    if (be->ops->download) return be->ops->download(be, tensor, host);
+    HIRL_REQUIRE(be->ops->is_host, HIRL_ERR_UNSUPPORTED, "backend '%s' cannot download",
+                 be->ops->name);
+    if (bytes_of(tensor) > 0) memcpy(host, hirl_tensor_data(tensor), bytes_of(tensor));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_backend_synchronize(hirl_backend_t *be) {
+    HIRL_REQUIRE(be, HIRL_ERR_ARG, "synchronize: no backend given");
+    return be->ops->synchronize ? be->ops->synchronize(be) : HIRL_OK;
+}

@@ -1,0 +1,919 @@
+/// hirl_op_*: the checks that all backends share, then the call of the backend's function.
+/// A call_t lives for one operation. TAKE checks an input, GIVE an output (and allocates it where its layout is plain), NEED
+/// anything else, RUN calls. A host backend without the operation runs `ref` on plain copies, which the call_t owns.
+/// A failed operation gives back what it had allocated.
+#include "backend_impl.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    F32 = 1 << HIRL_F32,
+    I32 = 1 << HIRL_I32,
+    ACTIVATION = 1 << HIRL_F32 | 1 << HIRL_BF16,
+    ANY_DTYPE = (1 << HIRL_DTYPE_COUNT) - 1,
+    ANY_AXES = 0,
+    IMAGE = 4,
+    MATRIX = 2,
+    VECTOR = 1,
+    MAX_TEMP = 6,
+    MAX_FRESH = HIRL_PATH_MAX_LEVELS + 2,
+    N_TEXTS = 4,
+    TEXT_BYTES = 160
+};
+
+typedef struct call {
+    hirl_backend_t *be;
+    const hirl_backend_ops_t *ops; // whose function runs: the backend's, or ref's
+    const char *op;
+    int n_temp, n_fresh, n_texts;
+    hirl_tensor_t temp[MAX_TEMP];    // plain copies of inputs
+    hirl_tensor_t *fresh[MAX_FRESH]; // outputs allocated here
+    char texts[N_TEXTS][TEXT_BYTES];
+} call_t;
+
+static hirl_status_t call_end(call_t *call, hirl_status_t status) {
+    for (int i = 0; i < call->n_temp; ++i) hirl_tensor_reset(&call->temp[i]);
+    if (status != HIRL_OK)
+        for (int i = 0; i < call->n_fresh; ++i) hirl_tensor_reset(call->fresh[i]);
+    return status;
+}
+
+/// Chooses the table. `slot` is the function's place in it.
+static hirl_status_t call_begin(call_t *call, hirl_backend_t *be, const char *op, size_t slot) {
+    HIRL_REQUIRE(be, HIRL_ERR_ARG, "%s: no backend given", op);
+    call->be = be;
+    call->ops = be->ops;
+    call->op = op;
+    call->n_temp = call->n_fresh = call->n_texts = 0;
+    void *function = NULL;
+    memcpy(&function, (const char *)be->ops + slot, sizeof function);
+    if (function) return HIRL_OK;
+    HIRL_REQUIRE(be->ops->is_host, HIRL_ERR_UNSUPPORTED, "backend '%s' has no operation '%s'",
+                 be->ops->name, op);
+    call->ops = &hirl_backend_ops_ref;
+    if (!be->is_fallback_logged[slot / sizeof(void *)]) {
+        be->is_fallback_logged[slot / sizeof(void *)] = true;
+        hirl_log_rank(HIRL_LOG_WARN,
+                      "backend '%s' has no operation '%s'; the slow reference one serves",
+                      be->ops->name, op);
+    }
+    return HIRL_OK;
+}
+
+/// "[2, 3] bf16 nChw16c"; one of a few buffers of the call.
+static const char *text_of(call_t *call, const hirl_tensor_t *x) {
+    char *buf = call->texts[call->n_texts++ % N_TEXTS], shape[128];
+    if (!hirl_tensor_is_set(x)) return "no tensor";
+    snprintf(buf, TEXT_BYTES, "%.90s %s%s%.40s", hirl_shape_text(&x->shape, shape),
+             hirl_dtype_name(x->dtype), x->layout ? " " : "", x->layout ? x->layout->name : "");
+    return buf;
+}
+
+static const char *text_of_shape(call_t *call, const hirl_shape_t *shape) {
+    return hirl_shape_text(shape, call->texts[call->n_texts++ % N_TEXTS]);
+}
+
+static hirl_status_t check_any(call_t *call, const char *name, const hirl_tensor_t *x, int dtypes,
+                               int n_axes) {
+    HIRL_REQUIRE(hirl_tensor_is_set(x), HIRL_ERR_ARG, "%s: %s is no tensor", call->op, name);
+    HIRL_REQUIRE(dtypes >> x->dtype & 1, HIRL_ERR_ARG,
+                 "%s: %s is %s, which this operation does not take", call->op, name,
+                 text_of(call, x));
+    HIRL_REQUIRE(n_axes == ANY_AXES || x->shape.n_axes == n_axes, HIRL_ERR_ARG,
+                 "%s: %s is %s, want %d axes", call->op, name, text_of(call, x), n_axes);
+    for (int i = 0; i < x->shape.n_axes; ++i)
+        HIRL_REQUIRE(x->shape.dim[i] > 0, HIRL_ERR_ARG, "%s: %s is %s, which is empty", call->op,
+                     name, text_of(call, x));
+    const bool is_device = hirl_storage_space(x->storage) == HIRL_SPACE_DEVICE;
+    HIRL_REQUIRE(is_device != call->be->ops->is_host, HIRL_ERR_ARG,
+                 "%s: %s lies in %s memory, but backend '%s' works in %s memory", call->op, name,
+                 is_device ? "device" : "host", call->be->ops->name, is_device ? "host" : "device");
+    if (x->layout) {
+        HIRL_REQUIRE(x->layout->owner == call->be->ops, HIRL_ERR_ARG,
+                     "%s: %s has layout %s of backend '%s', but this is backend '%s'; convert it "
+                     "with hirl_op_to_plain",
+                     call->op, name, x->layout->name, x->layout->owner->name, call->be->ops->name);
+    } else {
+        const size_t bytes = (size_t)hirl_shape_count(&x->shape) * hirl_dtype_size(x->dtype);
+        HIRL_REQUIRE(x->offset <= hirl_storage_bytes(x->storage) &&
+                         bytes <= hirl_storage_bytes(x->storage) - x->offset,
+                     HIRL_ERR_ARG, "%s: %s is %s at byte %zu of a storage of only %zu bytes",
+                     call->op, name, text_of(call, x), x->offset, hirl_storage_bytes(x->storage));
+    }
+    return HIRL_OK;
+}
+
+static hirl_status_t check_plain(call_t *call, const char *name, const hirl_tensor_t *x, int dtypes,
+                                 int n_axes) {
+    HIRL_TRY(check_any(call, name, x, dtypes, n_axes));
+    HIRL_REQUIRE(!x->layout, HIRL_ERR_ARG, "%s: %s is %s, want a plain tensor", call->op, name,
+                 text_of(call, x));
+    return HIRL_OK;
+}
+
+static hirl_status_t take(call_t *call, const char *name, const hirl_tensor_t **x_p, int dtypes,
+                          int n_axes) {
+    HIRL_TRY(check_any(call, name, *x_p, dtypes, n_axes));
+    if (call->ops->has_layouts || !(*x_p)->layout) return HIRL_OK;
+    HIRL_REQUIRE(call->n_temp < MAX_TEMP, HIRL_ERR_INTERNAL, "%s: more than %d inputs to convert",
+                 call->op, (int)MAX_TEMP);
+    hirl_tensor_t *copy = &call->temp[call->n_temp];
+    memset(copy, 0, sizeof *copy);
+    HIRL_TRY(hirl_op_to_plain(call->be, *x_p, (*x_p)->dtype, copy));
+    ++call->n_temp;
+    *x_p = copy;
+    return HIRL_OK;
+}
+
+static hirl_status_t give(call_t *call, const char *name, hirl_tensor_t *y, hirl_shape_t shape,
+                          hirl_dtype_t dtype, bool is_image) {
+    HIRL_REQUIRE(y, HIRL_ERR_ARG, "%s: no output %s given", call->op, name);
+    if (hirl_tensor_is_set(y)) {
+        HIRL_TRY(check_plain(call, name, y, ANY_DTYPE, ANY_AXES));
+        HIRL_REQUIRE(y->dtype == dtype && hirl_shape_equal(&y->shape, &shape), HIRL_ERR_ARG,
+                     "%s: output %s is %s, want %s %s", call->op, name, text_of(call, y),
+                     text_of_shape(call, &shape), hirl_dtype_name(dtype));
+        return HIRL_OK;
+    }
+    if (is_image && call->ops->has_layouts) return HIRL_OK;
+    HIRL_REQUIRE(call->n_fresh < MAX_FRESH, HIRL_ERR_INTERNAL, "%s: more than %d outputs", call->op,
+                 (int)MAX_FRESH);
+    HIRL_TRY(hirl_tensor_create(call->be->allocator, shape, dtype, y));
+    call->fresh[call->n_fresh++] = y;
+    return HIRL_OK;
+}
+
+/// Indices of a host backend: every `step`-th value, from `first` on, must be in [0, n).
+static hirl_status_t check_indices(call_t *call, const char *name, const hirl_tensor_t *index,
+                                   int64_t first, int64_t step, int64_t n) {
+    if (!call->be->ops->is_host) return HIRL_OK;
+    const int32_t *value = hirl_tensor_data(index);
+    const int64_t count = hirl_tensor_count(index);
+    for (int64_t i = first; i < count; i += step)
+        HIRL_REQUIRE(value[i] >= 0 && value[i] < n, HIRL_ERR_ARG,
+                     "%s: element %lld of %s is %d, want 0..%lld", call->op, (long long)i, name,
+                     (int)value[i], (long long)(n - 1));
+    return HIRL_OK;
+}
+
+#define PASS(expr)                                                         \
+    do {                                                                   \
+        const hirl_status_t pass_status_ = (expr);                         \
+        if (pass_status_ != HIRL_OK) return call_end(&call, pass_status_); \
+    } while (0)
+#define BEGIN(fn) \
+    call_t call;  \
+    HIRL_TRY(call_begin(&call, be, #fn, offsetof(hirl_backend_ops_t, fn)))
+#define NEED(cond, ...)                                                            \
+    do {                                                                           \
+        if (!(cond)) return call_end(&call, HIRL_FAIL(HIRL_ERR_ARG, __VA_ARGS__)); \
+    } while (0)
+#define NEED_FINITE(value) NEED(isfinite(value), "%s: %s is %g", call.op, #value, (double)(value))
+#define TAKE(x, dtypes, n_axes) PASS(take(&call, #x, &(x), (dtypes), (n_axes)))
+#define TAKE_PLAIN(x, dtypes, n_axes) PASS(check_plain(&call, #x, (x), (dtypes), (n_axes)))
+#define TAKE_VECTOR(x, n)                                                        \
+    do {                                                                         \
+        TAKE_PLAIN(x, F32, VECTOR);                                              \
+        NEED((x)->shape.dim[0] == (n), "%s: %s is %s, want [%lld]", call.op, #x, \
+             text_of(&call, x), (long long)(n));                                 \
+    } while (0)
+#define TAKE_MATRIX(x, rows, columns)                                                              \
+    do {                                                                                           \
+        TAKE_PLAIN(x, F32, MATRIX);                                                                \
+        NEED((x)->shape.dim[0] == (rows) && (x)->shape.dim[1] == (columns),                        \
+             "%s: %s is %s, want [%lld, %lld]", call.op, #x, text_of(&call, x), (long long)(rows), \
+             (long long)(columns));                                                                \
+    } while (0)
+#define NEED_SAME(x1, x2)                                                            \
+    NEED(hirl_shape_equal(&(x1)->shape, &(x2)->shape) && (x1)->dtype == (x2)->dtype, \
+         "%s: %s is %s but %s is %s", call.op, #x1, text_of(&call, x1), #x2, text_of(&call, x2))
+#define GIVE(y, y_shape, y_dtype) PASS(give(&call, #y, (y), (y_shape), (y_dtype), false))
+#define GIVE_IMAGE(y, y_shape, y_dtype) PASS(give(&call, #y, (y), (y_shape), (y_dtype), true))
+#define NEED_GIVEN(accumulate, y)                                                               \
+    NEED(!(accumulate) || hirl_tensor_is_set(y), "%s: accumulates into %s, which is no tensor", \
+         call.op, #y)
+#define RUN(fn, ...) return call_end(&call, call.ops->fn(be, __VA_ARGS__))
+
+// ---------------------------------------------------------------------------------------------- moving data
+
+hirl_status_t hirl_op_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                               hirl_tensor_t *y) {
+    BEGIN(to_plain);
+    PASS(check_any(&call, "x", x, ACTIVATION, ANY_AXES));
+    NEED(dtype == HIRL_F32 || dtype == HIRL_BF16, "to_plain: cannot convert to %s",
+         hirl_dtype_name(dtype));
+    GIVE(y, x->shape, dtype);
+    RUN(to_plain, x, dtype, y);
+}
+
+hirl_status_t hirl_op_cast(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                           hirl_tensor_t *y) {
+    BEGIN(cast);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    NEED(dtype == HIRL_F32 || dtype == HIRL_BF16, "cast: cannot convert to %s",
+         hirl_dtype_name(dtype));
+    GIVE_IMAGE(y, x->shape, dtype);
+    RUN(cast, x, dtype, y);
+}
+
+hirl_status_t hirl_op_to_layout_of(hirl_backend_t *be, const hirl_tensor_t *x,
+                                   const hirl_tensor_t *like, hirl_tensor_t *y) {
+    BEGIN(to_layout_of);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    TAKE(like, ACTIVATION, ANY_AXES);
+    NEED_SAME(x, like);
+    GIVE_IMAGE(y, x->shape, x->dtype);
+    RUN(to_layout_of, x, like, y);
+}
+
+hirl_status_t hirl_op_to_blocked(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y) {
+    BEGIN(to_blocked);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    GIVE_IMAGE(y, x->shape, x->dtype);
+    RUN(to_blocked, x, y);
+}
+
+hirl_status_t hirl_op_fill(hirl_backend_t *be, float value, hirl_tensor_t *x) {
+    BEGIN(fill);
+    PASS(check_any(&call, "x", x, ACTIVATION, ANY_AXES));
+    RUN(fill, value, x);
+}
+
+hirl_status_t hirl_op_axpby(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b,
+                            hirl_tensor_t *y) {
+    BEGIN(axpby);
+    NEED_FINITE(a);
+    NEED_FINITE(b);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    PASS(check_any(&call, "y", y, ACTIVATION, ANY_AXES));
+    NEED(hirl_shape_equal(&x->shape, &y->shape), "axpby: x is %s but y is %s", text_of(&call, x),
+         text_of(&call, y));
+    RUN(axpby, a, x, b, y);
+}
+
+hirl_status_t hirl_op_add(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                          hirl_tensor_t *y) {
+    BEGIN(add);
+    TAKE(x1, ACTIVATION, ANY_AXES);
+    TAKE(x2, ACTIVATION, ANY_AXES);
+    NEED_SAME(x1, x2);
+    GIVE_IMAGE(y, x1->shape, x1->dtype);
+    RUN(add, x1, x2, y);
+}
+
+hirl_status_t hirl_op_mul(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                          hirl_tensor_t *y) {
+    BEGIN(mul);
+    TAKE(x1, ACTIVATION, ANY_AXES);
+    TAKE(x2, ACTIVATION, ANY_AXES);
+    NEED_SAME(x1, x2);
+    GIVE_IMAGE(y, x1->shape, x1->dtype);
+    RUN(mul, x1, x2, y);
+}
+
+hirl_status_t hirl_op_gather_rows(hirl_backend_t *be, const hirl_tensor_t *x,
+                                  const hirl_tensor_t *index, hirl_tensor_t *y) {
+    BEGIN(gather_rows);
+    TAKE(x, F32, ANY_AXES);
+    TAKE_PLAIN(index, I32, VECTOR);
+    NEED(x->shape.n_axes >= 1, "gather_rows: x is %s, which has no rows", text_of(&call, x));
+    PASS(check_indices(&call, "index", index, 0, 1, x->shape.dim[0]));
+    hirl_shape_t shape = x->shape;
+    shape.dim[0] = index->shape.dim[0];
+    GIVE(y, shape, HIRL_F32);
+    RUN(gather_rows, x, index, y);
+}
+
+hirl_status_t hirl_op_gather_rows_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                           const hirl_tensor_t *index, bool accumulate,
+                                           hirl_tensor_t *dx) {
+    BEGIN(gather_rows_backward);
+    TAKE(dy, F32, ANY_AXES);
+    TAKE_PLAIN(index, I32, VECTOR);
+    // How many rows x had is known from dx alone, so dx must be given.
+    NEED(hirl_tensor_is_set(dx), "gather_rows_backward: dx must be given");
+    TAKE_PLAIN(dx, F32, ANY_AXES);
+    hirl_shape_t shape = dx->shape;
+    NEED(shape.n_axes >= 1, "gather_rows_backward: dx is %s, which has no rows",
+         text_of(&call, dx));
+    shape.dim[0] = index->shape.dim[0];
+    NEED(hirl_shape_equal(&shape, &dy->shape), "gather_rows_backward: dy is %s, want %s",
+         text_of(&call, dy), text_of_shape(&call, &shape));
+    PASS(check_indices(&call, "index", index, 0, 1, dx->shape.dim[0]));
+    RUN(gather_rows_backward, dy, index, accumulate, dx);
+}
+
+hirl_status_t hirl_op_concat_columns(hirl_backend_t *be, const hirl_tensor_t *x1,
+                                     const hirl_tensor_t *x2, hirl_tensor_t *y) {
+    BEGIN(concat_columns);
+    TAKE_PLAIN(x1, F32, MATRIX);
+    TAKE_PLAIN(x2, F32, MATRIX);
+    NEED(x1->shape.dim[0] == x2->shape.dim[0], "concat_columns: x1 is %s but x2 is %s",
+         text_of(&call, x1), text_of(&call, x2));
+    GIVE(y, hirl_shape_2(x1->shape.dim[0], x1->shape.dim[1] + x2->shape.dim[1]), HIRL_F32);
+    RUN(concat_columns, x1, x2, y);
+}
+
+hirl_status_t hirl_op_split_columns(hirl_backend_t *be, const hirl_tensor_t *y, int64_t n_first,
+                                    hirl_tensor_t *x1, hirl_tensor_t *x2) {
+    BEGIN(split_columns);
+    TAKE_PLAIN(y, F32, MATRIX);
+    NEED(n_first > 0 && n_first < y->shape.dim[1],
+         "split_columns: %lld first columns of y, which is %s", (long long)n_first,
+         text_of(&call, y));
+    NEED(x1 || x2, "split_columns: no output given");
+    if (x1) GIVE(x1, hirl_shape_2(y->shape.dim[0], n_first), HIRL_F32);
+    if (x2) GIVE(x2, hirl_shape_2(y->shape.dim[0], y->shape.dim[1] - n_first), HIRL_F32);
+    RUN(split_columns, y, n_first, x1, x2);
+}
+
+// ---------------------------------------------------------------------------------------------- convolution, pooling
+
+/// Checks x [N, H, W, I] against w [O, I, kH, kW] and gives y's shape.
+static hirl_status_t conv_shape(call_t *call, const hirl_conv_param_t *p, const hirl_shape_t *x,
+                                const hirl_shape_t *w, hirl_shape_t *y_p) {
+    HIRL_REQUIRE(p, HIRL_ERR_ARG, "%s: no parameters given", call->op);
+    HIRL_REQUIRE(
+        p->stride_h > 0 && p->stride_w > 0 && p->pad_h >= 0 && p->pad_w >= 0, HIRL_ERR_ARG,
+        "%s: stride %d x %d, padding %d x %d; want strides of at least 1 and no negative padding",
+        call->op, p->stride_h, p->stride_w, p->pad_h, p->pad_w);
+    HIRL_REQUIRE(x->n_axes == 4, HIRL_ERR_ARG, "%s: x is %s, want [N, H, W, C]", call->op,
+                 text_of_shape(call, x));
+    for (int i = 0; i < 4; ++i) {
+        HIRL_REQUIRE(x->dim[i] > 0 && x->dim[i] <= INT32_MAX && w->dim[i] <= INT32_MAX,
+                     HIRL_ERR_ARG, "%s: x is %s and w is %s; every dimension must be 1..2^31-1",
+                     call->op, text_of_shape(call, x), text_of_shape(call, w));
+    }
+    HIRL_REQUIRE(x->dim[3] == w->dim[1], HIRL_ERR_ARG,
+                 "%s: x is %s, but w is %s [O, I, kH, kW], which wants %lld channels", call->op,
+                 text_of_shape(call, x), text_of_shape(call, w), (long long)w->dim[1]);
+    const int64_t height = hirl_window_output(x->dim[1], (int)w->dim[2], p->stride_h, p->pad_h);
+    const int64_t width = hirl_window_output(x->dim[2], (int)w->dim[3], p->stride_w, p->pad_w);
+    HIRL_REQUIRE(height > 0 && width > 0, HIRL_ERR_ARG,
+                 "%s: w %s is larger than x %s with padding %d x %d", call->op,
+                 text_of_shape(call, w), text_of_shape(call, x), p->pad_h, p->pad_w);
+    *y_p = hirl_shape_4(x->dim[0], height, width, w->dim[0]);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_op_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x,
+                             const hirl_tensor_t *w, const hirl_tensor_t *bias, hirl_tensor_t *y) {
+    BEGIN(conv2d);
+    TAKE(x, ACTIVATION, IMAGE);
+    TAKE_PLAIN(w, F32, 4);
+    hirl_shape_t shape;
+    PASS(conv_shape(&call, p, &x->shape, &w->shape, &shape));
+    if (bias) TAKE_VECTOR(bias, w->shape.dim[0]);
+    GIVE_IMAGE(y, shape, x->dtype);
+    RUN(conv2d, p, x, w, bias, y);
+}
+
+hirl_status_t hirl_op_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                           const hirl_tensor_t *dy, const hirl_tensor_t *w,
+                                           const hirl_shape_t *x_shape, hirl_tensor_t *dx) {
+    BEGIN(conv2d_backward_data);
+    TAKE(dy, ACTIVATION, IMAGE);
+    TAKE_PLAIN(w, F32, 4);
+    NEED(x_shape, "conv2d_backward_data: no shape of x given");
+    hirl_shape_t shape;
+    PASS(conv_shape(&call, p, x_shape, &w->shape, &shape));
+    NEED(hirl_shape_equal(&shape, &dy->shape), "conv2d_backward_data: dy is %s, want %s",
+         text_of(&call, dy), text_of_shape(&call, &shape));
+    GIVE_IMAGE(dx, *x_shape, dy->dtype);
+    RUN(conv2d_backward_data, p, dy, w, x_shape, dx);
+}
+
+hirl_status_t hirl_op_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                              const hirl_tensor_t *x, const hirl_tensor_t *dy,
+                                              bool accumulate, hirl_tensor_t *dw,
+                                              hirl_tensor_t *dbias) {
+    BEGIN(conv2d_backward_weights);
+    TAKE(x, ACTIVATION, IMAGE);
+    TAKE(dy, ACTIVATION, IMAGE);
+    NEED(x->dtype == dy->dtype, "conv2d_backward_weights: x is %s but dy is %s", text_of(&call, x),
+         text_of(&call, dy));
+    TAKE_PLAIN(dw, F32, 4); // its size is not known otherwise, so it must be given
+    hirl_shape_t shape;
+    PASS(conv_shape(&call, p, &x->shape, &dw->shape, &shape));
+    NEED(hirl_shape_equal(&shape, &dy->shape), "conv2d_backward_weights: dy is %s, want %s",
+         text_of(&call, dy), text_of_shape(&call, &shape));
+    if (dbias) {
+        NEED_GIVEN(accumulate, dbias);
+        GIVE(dbias, hirl_shape_1(dw->shape.dim[0]), HIRL_F32);
+    }
+    RUN(conv2d_backward_weights, p, x, dy, accumulate, dw, dbias);
+}
+
+static hirl_status_t pool_shape(call_t *call, const hirl_pool_param_t *p, const hirl_shape_t *x,
+                                hirl_shape_t *y_p) {
+    HIRL_REQUIRE(p, HIRL_ERR_ARG, "%s: no parameters given", call->op);
+    // More padding than half a kernel could make a window of padding alone.
+    HIRL_REQUIRE(p->kernel > 0 && p->stride > 0 && p->pad >= 0 && 2 * (int64_t)p->pad <= p->kernel,
+                 HIRL_ERR_ARG,
+                 "%s: kernel %d, stride %d, padding %d; want positive sizes and a padding of at "
+                 "most half the kernel",
+                 call->op, p->kernel, p->stride, p->pad);
+    HIRL_REQUIRE(x->n_axes == 4, HIRL_ERR_ARG, "%s: x is %s, want [N, H, W, C]", call->op,
+                 text_of_shape(call, x));
+    for (int i = 0; i < 4; ++i)
+        HIRL_REQUIRE(x->dim[i] > 0 && x->dim[i] <= INT32_MAX, HIRL_ERR_ARG,
+                     "%s: x is %s; every dimension must be 1..2^31-1", call->op,
+                     text_of_shape(call, x));
+    const int64_t height = hirl_window_output(x->dim[1], p->kernel, p->stride, p->pad);
+    const int64_t width = hirl_window_output(x->dim[2], p->kernel, p->stride, p->pad);
+    HIRL_REQUIRE(height > 0 && width > 0, HIRL_ERR_ARG,
+                 "%s: kernel %d is larger than x %s with padding %d", call->op, p->kernel,
+                 text_of_shape(call, x), p->pad);
+    *y_p = hirl_shape_4(x->dim[0], height, width, x->dim[3]);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_op_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p,
+                               const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *workspace) {
+    BEGIN(max_pool);
+    TAKE(x, ACTIVATION, IMAGE);
+    hirl_shape_t shape;
+    PASS(pool_shape(&call, p, &x->shape, &shape));
+    GIVE_IMAGE(y, shape, x->dtype);
+    NEED(!hirl_tensor_is_set(workspace),
+         "max_pool: the workspace must be {0} or NULL; it is allocated here");
+    if (workspace) GIVE_IMAGE(workspace, shape, HIRL_I32);
+    RUN(max_pool, p, x, y, workspace);
+}
+
+hirl_status_t hirl_op_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t *p,
+                                        const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
+                                        const hirl_shape_t *x_shape, hirl_tensor_t *dx) {
+    BEGIN(max_pool_backward);
+    TAKE(dy, ACTIVATION, IMAGE);
+    PASS(check_any(&call, "workspace", workspace, ANY_DTYPE, ANY_AXES));
+    NEED(x_shape, "max_pool_backward: no shape of x given");
+    hirl_shape_t shape;
+    PASS(pool_shape(&call, p, x_shape, &shape));
+    NEED(hirl_shape_equal(&shape, &dy->shape), "max_pool_backward: dy is %s, want %s",
+         text_of(&call, dy), text_of_shape(&call, &shape));
+    GIVE_IMAGE(dx, *x_shape, dy->dtype);
+    RUN(max_pool_backward, p, dy, workspace, x_shape, dx);
+}
+
+hirl_status_t hirl_op_global_avg_pool(hirl_backend_t *be, const hirl_tensor_t *x,
+                                      hirl_tensor_t *y) {
+    BEGIN(global_avg_pool);
+    TAKE(x, ACTIVATION, IMAGE);
+    GIVE(y, hirl_shape_2(x->shape.dim[0], x->shape.dim[3]), HIRL_F32);
+    RUN(global_avg_pool, x, y);
+}
+
+hirl_status_t hirl_op_global_avg_pool_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                               const hirl_tensor_t *like, hirl_tensor_t *dx) {
+    BEGIN(global_avg_pool_backward);
+    TAKE(like, ACTIVATION, IMAGE);
+    TAKE_MATRIX(dy, like->shape.dim[0], like->shape.dim[3]);
+    GIVE_IMAGE(dx, like->shape, like->dtype);
+    RUN(global_avg_pool_backward, dy, like, dx);
+}
+
+// ---------------------------------------------------------------------------------------------- batch norm
+
+/// x is [N, H, W, C] or [N, C], and n_groups divides N.
+static hirl_status_t check_groups(call_t *call, const hirl_tensor_t *x, int64_t n_groups) {
+    HIRL_REQUIRE(x->shape.n_axes == 4 || x->shape.n_axes == 2, HIRL_ERR_ARG,
+                 "%s: x is %s, want [N, H, W, C] or [N, C]", call->op, text_of(call, x));
+    HIRL_REQUIRE(n_groups > 0 && x->shape.dim[0] % n_groups == 0, HIRL_ERR_ARG,
+                 "%s: x is %s, which is not %lld equal groups", call->op, text_of(call, x),
+                 (long long)n_groups);
+    return HIRL_OK;
+}
+
+static int64_t channels_of(const hirl_tensor_t *x) { return x->shape.dim[x->shape.n_axes - 1]; }
+
+hirl_status_t hirl_op_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                               hirl_tensor_t *mean, hirl_tensor_t *var) {
+    BEGIN(bn_stats);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    PASS(check_groups(&call, x, n_groups));
+    GIVE(mean, hirl_shape_2(n_groups, channels_of(x)), HIRL_F32);
+    GIVE(var, hirl_shape_2(n_groups, channels_of(x)), HIRL_F32);
+    RUN(bn_stats, x, n_groups, mean, var);
+}
+
+hirl_status_t hirl_op_bn_apply(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                               const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                               const hirl_tensor_t *gamma, const hirl_tensor_t *beta,
+                               const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y) {
+    BEGIN(bn_apply);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    PASS(check_groups(&call, x, n_groups));
+    const int64_t n_channels = channels_of(x);
+    TAKE_MATRIX(mean, n_groups, n_channels);
+    TAKE_MATRIX(var, n_groups, n_channels);
+    NEED(isfinite(eps) && eps >= 0, "bn_apply: eps is %g", (double)eps);
+    if (gamma) TAKE_VECTOR(gamma, n_channels);
+    if (beta) TAKE_VECTOR(beta, n_channels);
+    if (residual) {
+        TAKE(residual, ACTIVATION, ANY_AXES);
+        NEED_SAME(residual, x);
+    }
+    GIVE_IMAGE(y, x->shape, x->dtype);
+    RUN(bn_apply, x, n_groups, mean, var, eps, gamma, beta, residual, has_relu, y);
+}
+
+hirl_status_t hirl_op_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                       const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                       int64_t n_groups, const hirl_tensor_t *mean,
+                                       const hirl_tensor_t *var, float eps, hirl_tensor_t *sum_dz,
+                                       hirl_tensor_t *sum_dz_xhat) {
+    BEGIN(bn_backward_sums);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    PASS(check_groups(&call, x, n_groups));
+    TAKE(dy, ACTIVATION, ANY_AXES);
+    NEED_SAME(dy, x);
+    if (y) {
+        TAKE(y, ACTIVATION, ANY_AXES);
+        NEED_SAME(y, x);
+    }
+    const int64_t n_channels = channels_of(x);
+    TAKE_MATRIX(mean, n_groups, n_channels);
+    TAKE_MATRIX(var, n_groups, n_channels);
+    NEED(isfinite(eps) && eps >= 0, "bn_backward_sums: eps is %g", (double)eps);
+    GIVE(sum_dz, hirl_shape_2(n_groups, n_channels), HIRL_F32);
+    GIVE(sum_dz_xhat, hirl_shape_2(n_groups, n_channels), HIRL_F32);
+    RUN(bn_backward_sums, dy, y, x, n_groups, mean, var, eps, sum_dz, sum_dz_xhat);
+}
+
+hirl_status_t hirl_op_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                        const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                        int64_t n_groups, const hirl_tensor_t *mean,
+                                        const hirl_tensor_t *var, float eps,
+                                        const hirl_tensor_t *gamma, const hirl_tensor_t *mean_dz,
+                                        const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx,
+                                        hirl_tensor_t *dresidual) {
+    BEGIN(bn_backward_apply);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    PASS(check_groups(&call, x, n_groups));
+    TAKE(dy, ACTIVATION, ANY_AXES);
+    NEED_SAME(dy, x);
+    if (y) {
+        TAKE(y, ACTIVATION, ANY_AXES);
+        NEED_SAME(y, x);
+    }
+    const int64_t n_channels = channels_of(x);
+    TAKE_MATRIX(mean, n_groups, n_channels);
+    TAKE_MATRIX(var, n_groups, n_channels);
+    NEED(isfinite(eps) && eps >= 0, "bn_backward_apply: eps is %g", (double)eps);
+    if (gamma) TAKE_VECTOR(gamma, n_channels);
+    NEED(!mean_dz == !mean_dz_xhat, "bn_backward_apply: mean_dz and mean_dz_xhat go together");
+    if (mean_dz) {
+        TAKE_MATRIX(mean_dz, n_groups, n_channels);
+        TAKE_MATRIX(mean_dz_xhat, n_groups, n_channels);
+    }
+    const bool is_in_place = hirl_tensor_is_set(dx) && dx->storage == dy->storage &&
+                             dx->offset == dy->offset && dx->layout == dy->layout;
+    if (is_in_place)
+        NEED_SAME(dx, dy);
+    else
+        GIVE_IMAGE(dx, x->shape, x->dtype);
+    if (dresidual) {
+        NEED(!is_in_place || !hirl_tensor_is_set(dresidual) || dresidual->storage != dx->storage,
+             "bn_backward_apply: dx and dresidual are the same tensor");
+        GIVE_IMAGE(dresidual, x->shape, x->dtype);
+    }
+    RUN(bn_backward_apply, dy, y, x, n_groups, mean, var, eps, gamma, mean_dz, mean_dz_xhat, dx,
+        dresidual);
+}
+
+// ---------------------------------------------------------------------------------------------- matrices, activations
+
+hirl_status_t hirl_op_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
+                           const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
+                           hirl_tensor_t *c) {
+    BEGIN(gemm);
+    NEED_FINITE(alpha);
+    NEED_FINITE(beta);
+    TAKE_PLAIN(a, ACTIVATION, MATRIX);
+    TAKE_PLAIN(b, ACTIVATION, MATRIX);
+    const int64_t m = a->shape.dim[trans_a ? 1 : 0], k = a->shape.dim[trans_a ? 0 : 1];
+    const int64_t n = b->shape.dim[trans_b ? 0 : 1];
+    NEED(b->shape.dim[trans_b ? 1 : 0] == k && a->dtype == b->dtype,
+         "gemm: a is %s%s and b is %s%s, which do not multiply", text_of(&call, a),
+         trans_a ? " transposed" : "", text_of(&call, b), trans_b ? " transposed" : "");
+    NEED_GIVEN(beta != 0, c);
+    const bool is_bf16 = a->dtype == HIRL_BF16 && !(hirl_tensor_is_set(c) && c->dtype == HIRL_F32);
+    GIVE(c, hirl_shape_2(m, n), is_bf16 ? HIRL_BF16 : HIRL_F32);
+    RUN(gemm, trans_a, trans_b, alpha, a, b, beta, c);
+}
+
+hirl_status_t hirl_op_linear(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w,
+                             const hirl_tensor_t *bias, hirl_act_t act, hirl_tensor_t *y,
+                             hirl_tensor_t *pre) {
+    BEGIN(linear);
+    TAKE_PLAIN(x, ACTIVATION, MATRIX);
+    TAKE_PLAIN(w, F32, MATRIX);
+    NEED(x->shape.dim[1] == w->shape.dim[1], "linear: x is %s [N, I] but w is %s [O, I]",
+         text_of(&call, x), text_of(&call, w));
+    NEED(act == HIRL_ACT_NONE || act == HIRL_ACT_RELU || act == HIRL_ACT_GELU,
+         "linear: unknown activation %d", (int)act);
+    if (bias) TAKE_VECTOR(bias, w->shape.dim[0]);
+    const hirl_shape_t shape = hirl_shape_2(x->shape.dim[0], w->shape.dim[0]);
+    GIVE(y, shape, x->dtype);
+    if (act != HIRL_ACT_GELU) pre = NULL; // y is enough for the backward of the others
+    if (pre) GIVE(pre, shape, x->dtype);
+    RUN(linear, x, w, bias, act, y, pre);
+}
+
+hirl_status_t hirl_op_linear_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                      const hirl_tensor_t *x, const hirl_tensor_t *w,
+                                      bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dw,
+                                      hirl_tensor_t *dbias) {
+    BEGIN(linear_backward);
+    TAKE_PLAIN(dy, ACTIVATION, MATRIX);
+    const int64_t n = dy->shape.dim[0], n_out = dy->shape.dim[1];
+    if (dx) {
+        TAKE_PLAIN(w, F32, MATRIX);
+        NEED(w->shape.dim[0] == n_out, "linear_backward: dy is %s [N, O] but w is %s [O, I]",
+             text_of(&call, dy), text_of(&call, w));
+        GIVE(dx, hirl_shape_2(n, w->shape.dim[1]), dy->dtype);
+    }
+    if (dw) {
+        TAKE_PLAIN(x, ACTIVATION, MATRIX);
+        NEED(x->shape.dim[0] == n && x->dtype == dy->dtype,
+             "linear_backward: dy is %s [N, O] but x is %s [N, I]", text_of(&call, dy),
+             text_of(&call, x));
+        NEED(!dx || x->shape.dim[1] == w->shape.dim[1],
+             "linear_backward: x is %s [N, I] but w is %s [O, I]", text_of(&call, x),
+             text_of(&call, w));
+        NEED_GIVEN(accumulate, dw);
+        GIVE(dw, hirl_shape_2(n_out, x->shape.dim[1]), HIRL_F32);
+    }
+    if (dbias) {
+        NEED_GIVEN(accumulate, dbias);
+        GIVE(dbias, hirl_shape_1(n_out), HIRL_F32);
+    }
+    RUN(linear_backward, dy, x, w, accumulate, dx, dw, dbias);
+}
+
+hirl_status_t hirl_op_act(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *x,
+                          hirl_tensor_t *y) {
+    BEGIN(act);
+    NEED(act == HIRL_ACT_NONE || act == HIRL_ACT_RELU || act == HIRL_ACT_GELU,
+         "act: unknown activation %d", (int)act);
+    TAKE(x, ACTIVATION, ANY_AXES);
+    GIVE_IMAGE(y, x->shape, x->dtype);
+    RUN(act, act, x, y);
+}
+
+hirl_status_t hirl_op_act_backward(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *saved,
+                                   const hirl_tensor_t *dy, hirl_tensor_t *dx) {
+    BEGIN(act_backward);
+    NEED(act == HIRL_ACT_NONE || act == HIRL_ACT_RELU || act == HIRL_ACT_GELU,
+         "act_backward: unknown activation %d", (int)act);
+    TAKE(dy, ACTIVATION, ANY_AXES);
+    if (act == HIRL_ACT_NONE) {
+        saved = dy; // nothing is read from it
+    } else {
+        TAKE(saved, ACTIVATION, ANY_AXES);
+        NEED_SAME(saved, dy);
+    }
+    GIVE_IMAGE(dx, dy->shape, dy->dtype);
+    RUN(act_backward, act, saved, dy, dx);
+}
+
+hirl_status_t hirl_op_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y,
+                                   hirl_tensor_t *norm) {
+    BEGIN(l2_normalize);
+    TAKE_PLAIN(x, F32, MATRIX);
+    GIVE(y, x->shape, HIRL_F32);
+    GIVE(norm, hirl_shape_1(x->shape.dim[0]), HIRL_F32);
+    RUN(l2_normalize, x, y, norm);
+}
+
+hirl_status_t hirl_op_l2_normalize_backward(hirl_backend_t *be, const hirl_tensor_t *y,
+                                            const hirl_tensor_t *norm, const hirl_tensor_t *dy,
+                                            hirl_tensor_t *dx) {
+    BEGIN(l2_normalize_backward);
+    TAKE_PLAIN(y, F32, MATRIX);
+    TAKE_VECTOR(norm, y->shape.dim[0]);
+    TAKE_PLAIN(dy, F32, MATRIX);
+    NEED_SAME(dy, y);
+    GIVE(dx, y->shape, HIRL_F32);
+    RUN(l2_normalize_backward, y, norm, dy, dx);
+}
+
+hirl_status_t hirl_op_row_dot(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                              hirl_tensor_t *y) {
+    BEGIN(row_dot);
+    TAKE_PLAIN(x1, F32, MATRIX);
+    TAKE_PLAIN(x2, F32, MATRIX);
+    NEED_SAME(x1, x2);
+    GIVE(y, hirl_shape_1(x1->shape.dim[0]), HIRL_F32);
+    RUN(row_dot, x1, x2, y);
+}
+
+hirl_status_t hirl_op_row_scale(hirl_backend_t *be, const hirl_tensor_t *s, const hirl_tensor_t *x,
+                                bool accumulate, hirl_tensor_t *y) {
+    BEGIN(row_scale);
+    TAKE_PLAIN(x, ACTIVATION, MATRIX);
+    TAKE_VECTOR(s, x->shape.dim[0]);
+    NEED_GIVEN(accumulate, y);
+    GIVE(y, x->shape, x->dtype);
+    RUN(row_scale, s, x, accumulate, y);
+}
+
+hirl_status_t hirl_op_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x,
+                                 const hirl_tensor_t *gamma, const hirl_tensor_t *beta, float eps,
+                                 hirl_tensor_t *y, hirl_tensor_t *mean, hirl_tensor_t *rstd) {
+    BEGIN(layer_norm);
+    TAKE_PLAIN(x, ACTIVATION, MATRIX);
+    const int64_t n_rows = x->shape.dim[0];
+    TAKE_VECTOR(gamma, x->shape.dim[1]);
+    TAKE_VECTOR(beta, x->shape.dim[1]);
+    NEED(isfinite(eps) && eps >= 0, "layer_norm: eps is %g", (double)eps);
+    GIVE(y, x->shape, x->dtype);
+    GIVE(mean, hirl_shape_1(n_rows), HIRL_F32);
+    GIVE(rstd, hirl_shape_1(n_rows), HIRL_F32);
+    RUN(layer_norm, x, gamma, beta, eps, y, mean, rstd);
+}
+
+hirl_status_t hirl_op_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                          const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                                          const hirl_tensor_t *mean, const hirl_tensor_t *rstd,
+                                          bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dgamma,
+                                          hirl_tensor_t *dbeta) {
+    BEGIN(layer_norm_backward);
+    TAKE_PLAIN(x, ACTIVATION, MATRIX);
+    TAKE_PLAIN(dy, ACTIVATION, MATRIX);
+    NEED_SAME(dy, x);
+    const int64_t n_columns = x->shape.dim[1];
+    TAKE_VECTOR(gamma, n_columns);
+    TAKE_VECTOR(mean, x->shape.dim[0]);
+    TAKE_VECTOR(rstd, x->shape.dim[0]);
+    NEED_GIVEN(accumulate, dgamma);
+    NEED_GIVEN(accumulate, dbeta);
+    GIVE(dx, x->shape, x->dtype);
+    GIVE(dgamma, hirl_shape_1(n_columns), HIRL_F32);
+    GIVE(dbeta, hirl_shape_1(n_columns), HIRL_F32);
+    RUN(layer_norm_backward, dy, x, gamma, mean, rstd, accumulate, dx, dgamma, dbeta);
+}
+
+hirl_status_t hirl_op_softmax(hirl_backend_t *be, const hirl_tensor_t *x, float scale,
+                              hirl_tensor_t *y) {
+    BEGIN(softmax);
+    NEED_FINITE(scale);
+    TAKE_PLAIN(x, F32, MATRIX);
+    GIVE(y, x->shape, HIRL_F32);
+    RUN(softmax, x, scale, y);
+}
+
+hirl_status_t hirl_op_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *y,
+                                       const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx) {
+    BEGIN(softmax_backward);
+    NEED_FINITE(scale);
+    TAKE_PLAIN(y, F32, MATRIX);
+    TAKE_PLAIN(dy, F32, MATRIX);
+    NEED_SAME(dy, y);
+    GIVE(dx, y->shape, HIRL_F32);
+    RUN(softmax_backward, y, dy, scale, dx);
+}
+
+// ---------------------------------------------------------------------------------------------- losses
+
+/// Logits [N, K] and a target [N] below K.
+static hirl_status_t check_target(call_t *call, const hirl_tensor_t *logits,
+                                  const hirl_tensor_t *target) {
+    HIRL_TRY(check_plain(call, "logits", logits, F32, MATRIX));
+    HIRL_TRY(check_plain(call, "target", target, I32, VECTOR));
+    HIRL_REQUIRE(target->shape.dim[0] == logits->shape.dim[0], HIRL_ERR_ARG,
+                 "%s: logits are %s but target is %s", call->op, text_of(call, logits),
+                 text_of(call, target));
+    return check_indices(call, "target", target, 0, 1, logits->shape.dim[1]);
+}
+
+hirl_status_t hirl_op_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
+                                    const hirl_tensor_t *target, hirl_tensor_t *loss,
+                                    hirl_tensor_t *lse, hirl_tensor_t *correct) {
+    BEGIN(cross_entropy);
+    NEED_FINITE(scale);
+    PASS(check_target(&call, logits, target));
+    GIVE(loss, hirl_shape_1(1), HIRL_F32);
+    GIVE(lse, hirl_shape_1(logits->shape.dim[0]), HIRL_F32);
+    if (correct) GIVE(correct, hirl_shape_1(1), HIRL_F32);
+    RUN(cross_entropy, logits, scale, target, loss, lse, correct);
+}
+
+hirl_status_t hirl_op_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t *logits,
+                                             float scale, const hirl_tensor_t *target,
+                                             const hirl_tensor_t *lse, const hirl_tensor_t *dloss,
+                                             hirl_tensor_t *dlogits) {
+    BEGIN(cross_entropy_backward);
+    NEED_FINITE(scale);
+    PASS(check_target(&call, logits, target));
+    TAKE_VECTOR(lse, logits->shape.dim[0]);
+    TAKE_VECTOR(dloss, 1);
+    GIVE(dlogits, logits->shape, HIRL_F32);
+    RUN(cross_entropy_backward, logits, scale, target, lse, dloss, dlogits);
+}
+
+static hirl_status_t check_paths(call_t *call, int n_levels, const hirl_tensor_t *const *similarity,
+                                 const hirl_tensor_t *positive, const hirl_tensor_t *negative) {
+    HIRL_REQUIRE(n_levels >= 1 && n_levels <= HIRL_PATH_MAX_LEVELS && similarity, HIRL_ERR_ARG,
+                 "%s: %d levels, want 1..%d", call->op, n_levels, (int)HIRL_PATH_MAX_LEVELS);
+    HIRL_TRY(check_plain(call, "positive", positive, I32, MATRIX));
+    HIRL_TRY(check_plain(call, "negative", negative, I32, 3));
+    const int64_t n = positive->shape.dim[0];
+    HIRL_REQUIRE(positive->shape.dim[1] == n_levels && negative->shape.dim[0] == n &&
+                     negative->shape.dim[2] == n_levels,
+                 HIRL_ERR_ARG, "%s: positive is %s and negative is %s, want [B, %d] and [B, M, %d]",
+                 call->op, text_of(call, positive), text_of(call, negative), n_levels, n_levels);
+    for (int l = 0; l < n_levels; ++l) {
+        HIRL_TRY(check_plain(call, "similarity", similarity[l], F32, MATRIX));
+        HIRL_REQUIRE(similarity[l]->shape.dim[0] == n, HIRL_ERR_ARG,
+                     "%s: similarity of level %d is %s, want %lld rows", call->op, l,
+                     text_of(call, similarity[l]), (long long)n);
+        HIRL_TRY(
+            check_indices(call, "positive", positive, l, n_levels, similarity[l]->shape.dim[1]));
+        HIRL_TRY(
+            check_indices(call, "negative", negative, l, n_levels, similarity[l]->shape.dim[1]));
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_op_path_loss(hirl_backend_t *be, int n_levels,
+                                const hirl_tensor_t *const *similarity,
+                                const hirl_tensor_t *positive, const hirl_tensor_t *negative,
+                                hirl_tensor_t *loss, hirl_tensor_t *terms) {
+    BEGIN(path_loss);
+    PASS(check_paths(&call, n_levels, similarity, positive, negative));
+    GIVE(loss, hirl_shape_1(1), HIRL_F32);
+    if (terms) GIVE(terms, hirl_shape_1(2), HIRL_F32);
+    RUN(path_loss, n_levels, similarity, positive, negative, loss, terms);
+}
+
+hirl_status_t hirl_op_path_loss_backward(hirl_backend_t *be, int n_levels,
+                                         const hirl_tensor_t *const *similarity,
+                                         const hirl_tensor_t *positive,
+                                         const hirl_tensor_t *negative, const hirl_tensor_t *dloss,
+                                         hirl_tensor_t *const *dsimilarity) {
+    BEGIN(path_loss_backward);
+    PASS(check_paths(&call, n_levels, similarity, positive, negative));
+    TAKE_VECTOR(dloss, 1);
+    NEED(dsimilarity, "path_loss_backward: no outputs given");
+    for (int l = 0; l < n_levels; ++l)
+        PASS(give(&call, "dsimilarity", dsimilarity[l], similarity[l]->shape, HIRL_F32, false));
+    RUN(path_loss_backward, n_levels, similarity, positive, negative, dloss, dsimilarity);
+}
+
+// ---------------------------------------------------------------------------------------------- parameter updates
+
+#define TAKE_SLAB(x, n)                                                                    \
+    do {                                                                                   \
+        TAKE_PLAIN(x, F32, ANY_AXES);                                                      \
+        NEED(hirl_tensor_count(x) == (n), "%s: %s is %s, want %lld elements", call.op, #x, \
+             text_of(&call, x), (long long)(n));                                           \
+    } while (0)
+
+hirl_status_t hirl_op_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay,
+                          bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
+                          hirl_tensor_t *p) {
+    BEGIN(sgd);
+    NEED_FINITE(lr);
+    NEED_FINITE(momentum);
+    NEED_FINITE(weight_decay);
+    TAKE_PLAIN(p, F32, ANY_AXES);
+    TAKE_SLAB(g, hirl_tensor_count(p));
+    TAKE_SLAB(v, hirl_tensor_count(p));
+    RUN(sgd, lr, momentum, weight_decay, is_nesterov, g, v, p);
+}
+
+hirl_status_t hirl_op_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
+                            float weight_decay, int64_t step, const hirl_tensor_t *g,
+                            hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p) {
+    BEGIN(adamw);
+    NEED_FINITE(lr);
+    NEED_FINITE(weight_decay);
+    NEED(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "adamw: betas %g and %g, want [0, 1)",
+         (double)beta1, (double)beta2);
+    NEED(isfinite(eps) && eps >= 0, "adamw: eps is %g", (double)eps);
+    NEED(step >= 1, "adamw: step %lld, want 1 at least", (long long)step);
+    TAKE_PLAIN(p, F32, ANY_AXES);
+    TAKE_SLAB(g, hirl_tensor_count(p));
+    TAKE_SLAB(m, hirl_tensor_count(p));
+    TAKE_SLAB(v, hirl_tensor_count(p));
+    RUN(adamw, lr, beta1, beta2, eps, weight_decay, step, g, m, v, p);
+}
+
+hirl_status_t hirl_op_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y) {
+    BEGIN(ema);
+    NEED_FINITE(m);
+    TAKE_PLAIN(y, F32, ANY_AXES);
+    TAKE_SLAB(x, hirl_tensor_count(y));
+    RUN(ema, m, x, y);
+}
+
+hirl_status_t hirl_op_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
+    BEGIN(sum_squares);
+    TAKE_PLAIN(x, F32, ANY_AXES);
+    NEED(sum_p, "sum_squares: no output given");
+    RUN(sum_squares, x, sum_p);
+}
