@@ -133,7 +133,7 @@ MEMBERS := $(filter-out $(MAIN) $(SGEMM),$(OBJECTS))
 RUN_TESTS := validation/harness/run.sh
 ifneq ($(filter tests,$(GOALS)),)
 TESTS := $(patsubst validation/%.c,$(BUILD)/%,$(shell $(RUN_TESTS) --programs \
-    $(if $(call on,ASAN),--unit) --search '$(search)'))
+    $(if $(call on,ASAN),--sanitized $(BUILD)) --search '$(search)'))
 endif
 
 .PHONY: all lib tests demo check deps deps-check info configure bench check-layers check-headers format \
@@ -285,7 +285,10 @@ format:
 
 ## check-format   fail if `make format` would change anything
 check-format:
-	@$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED) && echo 'check-format: $(words $(FORMATTED)) files are well formed'
+	@n=0; for f in $(FORMATTED); do \
+	    line=$$(set -o pipefail; $(CLANG_FORMAT) $$f | diff $$f - | sed -n '1s/[^0-9].*//p') && continue; \
+	    echo "$$f:$$line: 'make format' would change this"; n=$$((n + 1)); \
+	done; echo "check-format: $$n of $(words $(FORMATTED)) files are not in the project's format"; [ $$n -eq 0 ]
 
 # ------------------------------------------------------------------------------------------ the rest
 

@@ -4,6 +4,7 @@
 #   deps.sh packages build [check]   install the missing packages of these groups
 #   deps.sh faiss DIR                build DIR/libfaiss_c.a, FAISS's C API
 #   deps.sh list build [check]       print the packages, one a line
+#   deps.sh derive list|deb822       print source entries for the binary ones on standard input
 #
 # The distribution's package of FAISS holds the C API's headers but not its code, so the code is compiled from
 # the package's own source. Sources come from the mirrors that this machine already uses; its apt
@@ -192,5 +193,6 @@ case ${1:-} in
     packages) shift && install_packages "$@" ;;
     faiss) build_faiss "${2:?the folder to build in}" ;;
     list) shift && packages_of "$@" ;;
+    derive) if [ "${2:-}" = deb822 ]; then sources_of_deb822; else sources_of_lines; fi ;;
     *) die "usage: deps.sh packages|list build [check] | deps.sh faiss DIR" ;;
 esac

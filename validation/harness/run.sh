@@ -3,7 +3,7 @@
 #
 #   run.sh --build DIR --program HIRL_X [--sanitized DIR] [--search WORD]   run tests; the last line is the count
 #   run.sh --bench --build DIR --program HIRL_X [--search WORD]             run validation/bench
-#   run.sh --programs [--unit] [--search WORD]                              print the C sources of the tests
+#   run.sh --programs [--sanitized DIR] [--search WORD]                     print the C sources to build (for DIR)
 #   run.sh --list [--search WORD]                                           print the names of the tests
 #
 # A test is a C program or a script (.sh, .py) with one line of facts near its top:
@@ -19,7 +19,7 @@
 #   needs=         commands or packages without which the test is skipped
 #   expect=        text; the program must fail, and print this
 #   env=           NAME=VALUE,... for the environment
-#   sanitize=yes   unit tests on one rank run a second time with the sanitizers; "no" leaves that out
+#   sanitize=yes   unit tests on one rank run a second time with the sanitizers; "no" leaves that out, "only" the first
 #   alone=         "no": may run beside another test; "yes": must not (default: one-rank programs may, scripts not)
 #
 # Exit 0 passes, 77 skips (the reason is the last line, or the last that begins with "skip:"), all else fails.
@@ -29,11 +29,10 @@ set -u -o pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
 cd "$root" || exit 1
 
-mode=run build='' program='' sanitized='' search='' unit_only=
+mode=run build='' program='' sanitized='' search=''
 while [ $# -gt 0 ]; do
     case $1 in
         --programs | --list | --bench) mode=${1#--} ;;
-        --unit) unit_only=yes ;;
         --build) build=$2 && shift ;;
         --program) program=$2 && shift ;;
         --sanitized) sanitized=$2 && shift ;;
@@ -85,19 +84,22 @@ find_tests() {
         printf '%s\n' validation/*/*.c validation/*/*.sh validation/*/*.py |
             grep -v -e '\*' -e '^validation/harness/' -e '^validation/unit/' -e '^validation/bench/' | sort
     )
-    if [ -z "$unit_only" ]; then
-        add_test check/layers '' 1 '' ''
-        add_test check/headers '' 1 '' ''
-        add_test check/format '' 1 '' ''
-        add_test check/harness '' 1 '' ''
-    fi
+    for name in check/layers check/headers check/format check/harness; do
+        [ "$mode" = programs ] || add_test $name '' 1 '' ''
+    done
     for variant in '' yes; do
-        [ -z "$variant" ] || [ -n "$sanitized" ] || continue
+        case $mode,${sanitized:+has},$variant in
+            *,,yes | programs,has,) continue ;;
+        esac
         for file in ${unit_files[@]+"${unit_files[@]}"}; do
             read_facts "$file"
             name=${file#validation/} name=${name%.c}
             for n in ${fact[ranks]//,/ }; do
-                [ -z "$variant" ] || { [ "$n" -eq 1 ] && [ "${fact[sanitize]}" = yes ]; } || continue
+                case ${variant:-plain},$n,${fact[sanitize]} in
+                    plain,*,only | yes,*,no) continue ;;
+                    plain,* | yes,1,*) ;;
+                    *) continue ;;
+                esac
                 for backend in ${fact[backends]//,/ } ''; do
                     [ -n "$backend" ] || [ -z "${fact[backends]}" ] || continue
                     add_test "$name${backend:+ $backend}$([ "$n" -eq 1 ] || echo " x$n")${variant:+ sanitized}" \
@@ -106,7 +108,7 @@ find_tests() {
             done
         done
     done
-    [ -z "$unit_only" ] || return 0
+    [ "$mode,${sanitized:+has}" != programs,has ] || return 0
     for file in ${program_files[@]+"${program_files[@]}"}; do
         read_facts "$file" || continue
         name=${file#validation/} name=${name%.*}
@@ -137,7 +139,8 @@ set_environment() {
     export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
     export OMPI_MCA_ess_singleton_isolated=1
     export OMP_WAIT_POLICY=passive OMP_DYNAMIC=false
-    export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=1:strict_string_checks=1:exitcode=99
+    # The plugins of Open MPI are gone when leaks are looked for: only whole stacks tell that they belonged to it.
+    export ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:detect_stack_use_after_return=1:exitcode=99
     export LSAN_OPTIONS=suppressions=$root/validation/harness/lsan.supp:print_suppressions=0
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     export HIRL_BUILD HIRL_X HIRL_X_SANITIZED HIRL_MPIRUN PYTHON

@@ -79,14 +79,16 @@ TEST_INLINE void test_begin(int argc, char **argv) {
     }
 }
 
-TEST_INLINE int test_remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw) {
+TEST_INLINE int test_remove_one(const char *path, const struct stat *st, int flag,
+                                struct FTW *ftw) {
     (void)st, (void)flag, (void)ftw;
     return remove(path);
 }
 
 TEST_INLINE void test_clean(void) {
     if (test_.has_mpi) MPI_Barrier(MPI_COMM_WORLD);
-    if (test_.folder[0] && test_.rank == 0) nftw(test_.folder, test_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    if (test_.folder[0] && test_.rank == 0)
+        nftw(test_.folder, test_remove_one, 16, FTW_DEPTH | FTW_PHYS);
     if (test_.has_mpi) MPI_Finalize();
 }
 
@@ -108,41 +110,42 @@ TEST_INLINE int test_end(void) {
     return count[1] ? TEST_EXIT_FAIL : TEST_EXIT_PASS;
 }
 
-#define TEST_MAIN                                                                                  \
-    static void test_body(void);                                                                   \
-    int main(int argc, char **argv) {                                                              \
-        test_begin(argc, argv);                                                                    \
-        test_body();                                                                               \
-        return test_end();                                                                         \
-    }                                                                                              \
+#define TEST_MAIN                     \
+    static void test_body(void);      \
+    int main(int argc, char **argv) { \
+        test_begin(argc, argv);       \
+        test_body();                  \
+        return test_end();            \
+    }                                 \
     static void test_body(void)
 
 /// Calls a test function and names it if something in it failed.
-#define RUN(function)                                                                              \
-    do {                                                                                           \
-        const long test_before_ = test_.n_failed;                                                  \
-        function();                                                                                \
-        if (test_.n_failed > test_before_)                                                         \
-            printf("rank %d: %s: %ld failed\n", test_.rank, #function, test_.n_failed - test_before_); \
+#define RUN(function)                                                  \
+    do {                                                               \
+        const long test_before_ = test_.n_failed;                      \
+        function();                                                    \
+        if (test_.n_failed > test_before_)                             \
+            printf("rank %d: %s: %ld failed\n", test_.rank, #function, \
+                   test_.n_failed - test_before_);                     \
     } while (0)
 
 /// Ends the test as skipped, with the reason. On several ranks all of them must get here.
-#define SKIP(...)                                                                                  \
-    do {                                                                                           \
-        test_clean();                                                                              \
-        if (test_.rank == 0) {                                                                     \
-            printf("skip: ");                                                                      \
-            printf(__VA_ARGS__);                                                                   \
-            printf("\n");                                                                          \
-        }                                                                                          \
-        exit(TEST_EXIT_SKIP);                                                                      \
+#define SKIP(...)                \
+    do {                         \
+        test_clean();            \
+        if (test_.rank == 0) {   \
+            printf("skip: ");    \
+            printf(__VA_ARGS__); \
+            printf("\n");        \
+        }                        \
+        exit(TEST_EXIT_SKIP);    \
     } while (0)
 
 // ------------------------------------------------------------------------------------ checks
 
 /// Counts one check; prints where and what if it failed. Returns is_ok.
-__attribute__((unused, format(printf, 4, 5))) static bool test_check(bool is_ok, const char *file, int line,
-                                                                     const char *format, ...) {
+__attribute__((unused, format(printf, 4, 5))) static bool
+test_check(bool is_ok, const char *file, int line, const char *format, ...) {
     test_.n_checks++;
     if (is_ok) return true;
     if (test_.n_failed++ >= TEST_MAX_PRINTED) return false;
@@ -173,9 +176,9 @@ TEST_INLINE void test_give_up(void) {
 #define CHECK_MSG(cond, ...) TEST_CHECK_((cond), __VA_ARGS__)
 
 /// As CHECK, and the test ends if it does not hold.
-#define NEED(cond)                                                                                 \
-    do {                                                                                           \
-        if (!CHECK(cond)) test_give_up();                                                          \
+#define NEED(cond)                        \
+    do {                                  \
+        if (!CHECK(cond)) test_give_up(); \
     } while (0)
 
 /// Two integers are equal.
@@ -186,7 +189,8 @@ TEST_INLINE bool test_check_eq_i(long long a, long long b, const char *a_text, c
 }
 
 /// Two numbers agree: |a - b| <= abs + rel max(|a|, |b|). NaN agrees with nothing; infinities agree with themselves.
-#define CHECK_CLOSE(a, b, rel, abs) test_check_close((a), (b), (rel), (abs), #a, #b, __FILE__, __LINE__)
+#define CHECK_CLOSE(a, b, rel, abs) \
+    test_check_close((a), (b), (rel), (abs), #a, #b, __FILE__, __LINE__)
 TEST_INLINE bool test_is_close(double a, double b, double rel, double abs) {
     return a == b || fabs(a - b) <= abs + rel * fmax(fabs(a), fabs(b));
 }
@@ -194,18 +198,20 @@ TEST_INLINE bool test_check_close(double a, double b, double rel, double abs, co
                                   const char *b_text, const char *file, int line) {
     // An infinite bound or an infinity beside a number would pass the comparison of the magnitudes.
     const bool is_ok = isfinite(a) && isfinite(b) ? test_is_close(a, b, rel, abs) : a == b;
-    return test_check(is_ok, file, line, "%s = %.9g, %s = %.9g, apart %.3g, want rel %.3g or abs %.3g",
-                      a_text, a, b_text, b, fabs(a - b), rel, abs);
+    return test_check(is_ok, file, line,
+                      "%s = %.9g, %s = %.9g, apart %.3g, want rel %.3g or abs %.3g", a_text, a,
+                      b_text, b, fabs(a - b), rel, abs);
 }
 
 /// n numbers agree one by one (float or double arrays); counts as one check and prints the worst.
-#define CHECK_CLOSE_F32(a, b, n, rel, abs)                                                         \
+#define CHECK_CLOSE_F32(a, b, n, rel, abs) \
     test_check_close_n((a), NULL, (b), NULL, (n), (rel), (abs), #a, #b, __FILE__, __LINE__)
-#define CHECK_CLOSE_F64(a, b, n, rel, abs)                                                         \
+#define CHECK_CLOSE_F64(a, b, n, rel, abs) \
     test_check_close_n(NULL, (a), NULL, (b), (n), (rel), (abs), #a, #b, __FILE__, __LINE__)
-TEST_INLINE bool test_check_close_n(const float *af, const double *ad, const float *bf, const double *bd,
-                                    int64_t n, double rel, double abs, const char *a_text,
-                                    const char *b_text, const char *file, int line) {
+TEST_INLINE bool test_check_close_n(const float *af, const double *ad, const float *bf,
+                                    const double *bd, int64_t n, double rel, double abs,
+                                    const char *a_text, const char *b_text, const char *file,
+                                    int line) {
     int64_t n_bad = 0, worst = -1;
     double worst_excess = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -218,9 +224,10 @@ TEST_INLINE bool test_check_close_n(const float *af, const double *ad, const flo
     }
     const double a = worst < 0 ? 0 : af ? (double)af[worst] : ad[worst];
     const double b = worst < 0 ? 0 : bf ? (double)bf[worst] : bd[worst];
-    return test_check(n_bad == 0, file, line,
-                      "%s and %s: %lld of %lld apart; worst at %lld: %.9g, %.9g, want rel %.3g or abs %.3g",
-                      a_text, b_text, (long long)n_bad, (long long)n, (long long)worst, a, b, rel, abs);
+    return test_check(
+        n_bad == 0, file, line,
+        "%s and %s: %lld of %lld apart; worst at %lld: %.9g, %.9g, want rel %.3g or abs %.3g",
+        a_text, b_text, (long long)n_bad, (long long)n, (long long)worst, a, b, rel, abs);
 }
 
 /// Two byte ranges are the same, bit for bit.
@@ -229,8 +236,8 @@ TEST_INLINE bool test_check_bits(const void *a, const void *b, size_t n_bytes, c
                                  const char *b_text, const char *file, int line) {
     size_t i = 0;
     while (i < n_bytes && ((const unsigned char *)a)[i] == ((const unsigned char *)b)[i]) i++;
-    return test_check(i == n_bytes, file, line, "%s and %s differ from byte %zu of %zu on", a_text, b_text, i,
-                      n_bytes);
+    return test_check(i == n_bytes, file, line, "%s and %s differ from byte %zu of %zu on", a_text,
+                      b_text, i, n_bytes);
 }
 
 /// Two texts are equal; a text holds another. NULL is never right.
@@ -247,23 +254,25 @@ TEST_INLINE bool test_check_text(const char *a, const char *b, bool is_whole, co
 #define CHECK_OK(call) test_check_status((call), HIRL_OK, NULL, #call, __FILE__, __LINE__)
 
 /// As CHECK_OK, and the test ends if the call fails.
-#define NEED_OK(call)                                                                              \
-    do {                                                                                           \
-        if (!CHECK_OK(call)) test_give_up();                                                       \
+#define NEED_OK(call)                        \
+    do {                                     \
+        if (!CHECK_OK(call)) test_give_up(); \
     } while (0)
 
 /// A call fails with this status, and the recorded cause holds this text ("" or NULL: any).
-#define CHECK_FAILS(call, status, part)                                                            \
+#define CHECK_FAILS(call, status, part) \
     test_check_status((call), (status), (part), #call, __FILE__, __LINE__)
 TEST_INLINE bool test_check_status(hirl_status_t got, hirl_status_t want, const char *part,
                                    const char *call, const char *file, int line) {
     const char *cause = got == HIRL_OK ? "" : hirl_error_text_view();
     if (got != want) {
-        return test_check(false, file, line, "%s gave '%s' (%s, at %s), want '%s'", call, hirl_status_text(got),
-                          cause, got == HIRL_OK ? "-" : hirl_error_place_view(), hirl_status_text(want));
+        return test_check(false, file, line, "%s gave '%s' (%s, at %s), want '%s'", call,
+                          hirl_status_text(got), cause,
+                          got == HIRL_OK ? "-" : hirl_error_place_view(), hirl_status_text(want));
     }
-    return test_check(!part || strstr(cause, part), file, line, "%s failed with \"%s\", want something with \"%s\"",
-                      call, cause, part ? part : "");
+    return test_check(!part || strstr(cause, part), file, line,
+                      "%s failed with \"%s\", want something with \"%s\"", call, cause,
+                      part ? part : "");
 }
 
 // ------------------------------------------------------------------------------------ helpers
@@ -275,7 +284,8 @@ TEST_INLINE const char *test_folder(void) {
     if (test_.rank == 0) {
         const char *base = getenv("HIRL_TMP");
         if (!base || !*base) base = getenv("TMPDIR");
-        snprintf(test_.folder, sizeof test_.folder, "%s/%s.XXXXXX", base && *base ? base : "/tmp", test_.name);
+        snprintf(test_.folder, sizeof test_.folder, "%s/%s.XXXXXX", base && *base ? base : "/tmp",
+                 test_.name);
         is_ok = mkdtemp(test_.folder) != NULL;
     }
     if (test_.has_mpi) {
@@ -301,7 +311,8 @@ TEST_INLINE const char *test_path(const char *name) {
 
 /// The seed of this run: fixed, or HIRL_TEST_SEED. Printed once.
 TEST_INLINE uint64_t test_seed(void) {
-    if (!test_.is_seed_printed && test_.rank == 0) printf("seed = %llu\n", (unsigned long long)test_.seed);
+    if (!test_.is_seed_printed && test_.rank == 0)
+        printf("seed = %llu\n", (unsigned long long)test_.seed);
     test_.is_seed_printed = true;
     return test_.seed;
 }
