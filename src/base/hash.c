@@ -4,7 +4,4 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-uint64_t hirl_hash64(const void *data, size_t size)
-{
-    return XXH64(data, size, 0);
-}
+uint64_t hirl_hash64(const void *data, size_t size) { return XXH64(data, size, 0); }

@@ -1,6 +1,6 @@
-// Log lines to stderr and, where a file is open, to that file.
-// A line is formatted whole and handed to the kernel in one write, so that lines of several ranks and threads do not
-// mix; a mutex keeps the progress text and the sink consistent. Logging never fails: what cannot be written is lost.
+// Log lines to stderr and, where a file is open, to that file. A line is formatted whole and handed
+// to the kernel in one write, so that lines of several ranks and threads do not mix; a mutex keeps
+// the progress text and the sink consistent. Logging never fails: what cannot be written is lost.
 #include "hirl/base.h"
 
 #include <errno.h>
@@ -16,14 +16,13 @@
 static pthread_mutex_t sink_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int log_level = HIRL_LOG_INFO;
 static atomic_int log_rank = 0;
-static int file_descriptor = -1;     // under sink_lock
+static int file_descriptor = -1;       // under sink_lock
 static bool progress_is_drawn = false; // under sink_lock
 
 static const char *const LEVEL_NAME[] = {"error", "warning", "info", "debug", "trace"};
 static const char ERASE_LINE[] = "\r\033[K";
 
-static void write_all(int fd, const char *data, size_t size)
-{
+static void write_all(int fd, const char *data, size_t size) {
     while (size > 0) {
         ssize_t n = write(fd, data, size);
         if (n < 0 && errno == EINTR) continue;
@@ -33,14 +32,12 @@ static void write_all(int fd, const char *data, size_t size)
     }
 }
 
-void hirl_log_setup(hirl_log_level_t level, int rank)
-{
+void hirl_log_setup(hirl_log_level_t level, int rank) {
     atomic_store(&log_level, (int)level);
     atomic_store(&log_rank, rank);
 }
 
-hirl_status_t hirl_log_open_file(const char *path)
-{
+hirl_status_t hirl_log_open_file(const char *path) {
     int fd = -1;
     if (path) {
         fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
@@ -55,14 +52,12 @@ hirl_status_t hirl_log_open_file(const char *path)
     return HIRL_OK;
 }
 
-bool hirl_log_is_terminal(void)
-{
+bool hirl_log_is_terminal(void) {
     return atomic_load(&log_rank) == 0 && isatty(STDERR_FILENO) == 1;
 }
 
 // `has_rank` adds the rank to the prefix.
-static void log_line(hirl_log_level_t level, bool has_rank, const char *fmt, va_list args)
-{
+static void log_line(hirl_log_level_t level, bool has_rank, const char *fmt, va_list args) {
     char prefix[64] = "";
     if (has_rank) {
         snprintf(prefix, sizeof prefix, "%s: rank %d: ", LEVEL_NAME[level], atomic_load(&log_rank));
@@ -101,8 +96,7 @@ static void log_line(hirl_log_level_t level, bool has_rank, const char *fmt, va_
     if (line != small) free(line);
 }
 
-void hirl_log_rank(hirl_log_level_t level, const char *fmt, ...)
-{
+void hirl_log_rank(hirl_log_level_t level, const char *fmt, ...) {
     if ((int)level > atomic_load(&log_level)) return;
     va_list args;
     va_start(args, fmt);
@@ -110,8 +104,7 @@ void hirl_log_rank(hirl_log_level_t level, const char *fmt, ...)
     va_end(args);
 }
 
-void hirl_log_root(hirl_log_level_t level, const char *fmt, ...)
-{
+void hirl_log_root(hirl_log_level_t level, const char *fmt, ...) {
     if (atomic_load(&log_rank) != 0 || (int)level > atomic_load(&log_level)) return;
     va_list args;
     va_start(args, fmt);
@@ -119,9 +112,9 @@ void hirl_log_root(hirl_log_level_t level, const char *fmt, ...)
     va_end(args);
 }
 
-// Bytes of `text` that fit in `n_columns` (one per code point); a longer line would wrap and could not be erased.
-static size_t bytes_in_columns(const char *text, int n_columns)
-{
+// Bytes of `text` that fit in `n_columns` (one per code point); a longer line would wrap and could
+// not be erased.
+static size_t bytes_in_columns(const char *text, int n_columns) {
     size_t i = 0;
     for (int column = 0; text[i] && text[i] != '\n'; column++) {
         if (column == n_columns) break;
@@ -132,14 +125,14 @@ static size_t bytes_in_columns(const char *text, int n_columns)
     return i;
 }
 
-void hirl_log_progress(const char *text)
-{
+void hirl_log_progress(const char *text) {
     if (!hirl_log_is_terminal()) return;
     pthread_mutex_lock(&sink_lock);
     if (text && text[0]) {
         struct winsize window;
         int n_columns = 79;
-        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1) n_columns = window.ws_col - 1;
+        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1)
+            n_columns = window.ws_col - 1;
         write_all(STDERR_FILENO, ERASE_LINE, sizeof ERASE_LINE - 1);
         write_all(STDERR_FILENO, text, bytes_in_columns(text, n_columns));
         progress_is_drawn = true;

@@ -10,21 +10,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static hirl_status_t make_one(const char *folder, const char *path)
-{
+static hirl_status_t make_one(const char *folder, const char *path) {
     struct stat found;
     if (mkdir(folder, 0777) == 0) return HIRL_OK;
     int cause = errno;
-    // Another rank may have made it meanwhile; read-only parents answer EROFS or EACCES for folders that exist.
+    // Another rank may have made it meanwhile; read-only parents answer EROFS or EACCES for folders
+    // that exist.
     if (stat(folder, &found) == 0) {
-        HIRL_REQUIRE(S_ISDIR(found.st_mode), HIRL_ERR_IO, "folder %s: %s exists and is not a folder", path, folder);
+        HIRL_REQUIRE(S_ISDIR(found.st_mode), HIRL_ERR_IO,
+                     "folder %s: %s exists and is not a folder", path, folder);
         return HIRL_OK;
     }
     return HIRL_FAIL(HIRL_ERR_IO, "folder %s: cannot make %s: %s", path, folder, strerror(cause));
 }
 
-hirl_status_t hirl_path_make_folder(const char *path)
-{
+hirl_status_t hirl_path_make_folder(const char *path) {
     HIRL_REQUIRE(path && path[0], HIRL_ERR_ARG, "the name of a folder is empty");
     char part[PATH_MAX];
     HIRL_TRY(hirl_text_format(part, sizeof part, "%s", path));
@@ -37,21 +37,21 @@ hirl_status_t hirl_path_make_folder(const char *path)
     return make_one(part, path);
 }
 
-static hirl_status_t write_content(int fd, const char *path, const char *data, size_t size)
-{
+static hirl_status_t write_content(int fd, const char *path, const char *data, size_t size) {
     while (size > 0) {
         ssize_t n = write(fd, data, size);
         if (n < 0 && errno == EINTR) continue;
-        HIRL_REQUIRE(n > 0, HIRL_ERR_IO, "%s: cannot write it: %s", path, n < 0 ? strerror(errno) : "no progress");
+        HIRL_REQUIRE(n > 0, HIRL_ERR_IO, "%s: cannot write it: %s", path,
+                     n < 0 ? strerror(errno) : "no progress");
         data += n;
         size -= (size_t)n;
     }
-    HIRL_REQUIRE(fsync(fd) == 0, HIRL_ERR_IO, "%s: cannot bring it to disk: %s", path, strerror(errno));
+    HIRL_REQUIRE(fsync(fd) == 0, HIRL_ERR_IO, "%s: cannot bring it to disk: %s", path,
+                 strerror(errno));
     return HIRL_OK;
 }
 
-hirl_status_t hirl_path_write_whole(const char *path, const void *data, size_t size)
-{
+hirl_status_t hirl_path_write_whole(const char *path, const void *data, size_t size) {
     static atomic_uint n_written; // keeps the temporary names of threads apart
     HIRL_REQUIRE(path && path[0], HIRL_ERR_ARG, "the name of a file is empty");
     const char *slash = strrchr(path, '/');
@@ -62,8 +62,8 @@ hirl_status_t hirl_path_write_whole(const char *path, const void *data, size_t s
     } else {
         HIRL_TRY(hirl_text_format(folder, sizeof folder, "./"));
     }
-    HIRL_TRY(hirl_text_format(temporary, sizeof temporary, "%s.%s-%ld-%u.tmp", folder, name, (long)getpid(),
-                              atomic_fetch_add(&n_written, 1)));
+    HIRL_TRY(hirl_text_format(temporary, sizeof temporary, "%s.%s-%ld-%u.tmp", folder, name,
+                              (long)getpid(), atomic_fetch_add(&n_written, 1)));
 
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     HIRL_REQUIRE(fd >= 0, HIRL_ERR_IO, "%s: cannot create it: %s", path, strerror(errno));
@@ -78,7 +78,8 @@ hirl_status_t hirl_path_write_whole(const char *path, const void *data, size_t s
         unlink(temporary);
         return status;
     }
-    // The new name lives in the folder, which some file systems write back on their own time; others refuse the call.
+    // The new name lives in the folder, which some file systems write back on their own time;
+    // others refuse the call.
     int folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder_fd >= 0) {
         (void)fsync(folder_fd);

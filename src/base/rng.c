@@ -1,7 +1,8 @@
-// Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
-// A stream's Philox key is the first half of Philox(key = seed, counter = {purpose, view, epoch}); its counters are
-// {block, block's high bits | purpose, index}. Purpose and index are thus part of every counter: two streams that differ in
-// one of them never share an input of Philox, whatever their keys. These rules are part of the answers.
+// Counter-based random numbers: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as
+// 1, 2, 3", 2011). A stream's Philox key is the first half of Philox(key = seed, counter =
+// {purpose, view, epoch}); its counters are {block, block's high bits | purpose, index}. Purpose
+// and index are thus part of every counter: two streams that differ in one of them never share an
+// input of Philox, whatever their keys. These rules are part of the answers.
 #include "hirl/base.h"
 
 #include <math.h>
@@ -10,19 +11,19 @@
 
 enum { PURPOSE_BITS = 8, N_FEISTEL_ROUNDS = 8 };
 
-static philox4x32_ctr_t philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1)
-{
+static philox4x32_ctr_t philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0,
+                               uint32_t k1) {
     philox4x32_ctr_t counter = {{c0, c1, c2, c3}};
     philox4x32_key_t key = {{k0, k1}};
     return philox4x32_R(10, counter, key);
 }
 
 hirl_rng_t hirl_rng_make(uint64_t seed, hirl_rng_purpose_t purpose, uint64_t epoch, uint64_t index,
-                         uint32_t view)
-{
+                         uint32_t view) {
     HIRL_ASSERT((unsigned)purpose < 1u << PURPOSE_BITS);
-    philox4x32_ctr_t derived = philox((uint32_t)purpose, view, (uint32_t)epoch, (uint32_t)(epoch >> 32),
-                                      (uint32_t)seed, (uint32_t)(seed >> 32));
+    philox4x32_ctr_t derived =
+        philox((uint32_t)purpose, view, (uint32_t)epoch, (uint32_t)(epoch >> 32), (uint32_t)seed,
+               (uint32_t)(seed >> 32));
     hirl_rng_t rng = {
         .key = {derived.v[0], derived.v[1]},
         .counter = {0, (uint32_t)purpose, (uint32_t)index, (uint32_t)(index >> 32)},
@@ -30,11 +31,10 @@ hirl_rng_t hirl_rng_make(uint64_t seed, hirl_rng_purpose_t purpose, uint64_t epo
     return rng;
 }
 
-uint32_t hirl_rng_u32(hirl_rng_t *rng)
-{
+uint32_t hirl_rng_u32(hirl_rng_t *rng) {
     if (rng->n_left == 0) {
-        philox4x32_ctr_t out = philox(rng->counter[0], rng->counter[1], rng->counter[2], rng->counter[3],
-                                      rng->key[0], rng->key[1]);
+        philox4x32_ctr_t out = philox(rng->counter[0], rng->counter[1], rng->counter[2],
+                                      rng->counter[3], rng->key[0], rng->key[1]);
         for (int i = 0; i < 4; i++) rng->out[i] = out.v[i];
         rng->n_left = 4;
         if (++rng->counter[0] == 0) rng->counter[1] += 1u << PURPOSE_BITS;
@@ -42,26 +42,20 @@ uint32_t hirl_rng_u32(hirl_rng_t *rng)
     return rng->out[4 - rng->n_left--];
 }
 
-uint64_t hirl_rng_u64(hirl_rng_t *rng)
-{
+uint64_t hirl_rng_u64(hirl_rng_t *rng) {
     uint64_t low = hirl_rng_u32(rng);
     return low | (uint64_t)hirl_rng_u32(rng) << 32;
 }
 
-double hirl_rng_uniform(hirl_rng_t *rng)
-{
-    return (double)(hirl_rng_u64(rng) >> 11) * 0x1p-53;
-}
+double hirl_rng_uniform(hirl_rng_t *rng) { return (double)(hirl_rng_u64(rng) >> 11) * 0x1p-53; }
 
-double hirl_rng_range(hirl_rng_t *rng, double low, double high)
-{
+double hirl_rng_range(hirl_rng_t *rng, double low, double high) {
     double value = low + (high - low) * hirl_rng_uniform(rng);
     // The sum may round up to the open end.
     return value >= high && low < high ? nextafter(high, low) : value;
 }
 
-int64_t hirl_rng_below(hirl_rng_t *rng, int64_t n)
-{
+int64_t hirl_rng_below(hirl_rng_t *rng, int64_t n) {
     HIRL_ASSERT(n > 0);
     if (n <= 1) return 0;
     // 2^64 mod n values at the bottom are rejected; the rest is a whole number of periods of n.
@@ -72,19 +66,19 @@ int64_t hirl_rng_below(hirl_rng_t *rng, int64_t n)
     return (int64_t)(value % period);
 }
 
-double hirl_rng_normal(hirl_rng_t *rng)
-{
-    double radius = sqrt(-2.0 * log(1.0 - hirl_rng_uniform(rng))); // 1 - u is in (0, 1]: the logarithm is finite
+double hirl_rng_normal(hirl_rng_t *rng) {
+    double radius = sqrt(
+        -2.0 * log(1.0 - hirl_rng_uniform(rng))); // 1 - u is in (0, 1]: the logarithm is finite
     return radius * cos(6.283185307179586476925 * hirl_rng_uniform(rng));
 }
 
 hirl_permutation_t hirl_permutation_make(uint64_t seed, hirl_rng_purpose_t purpose, uint64_t epoch,
-                                         int64_t n)
-{
+                                         int64_t n) {
     HIRL_ASSERT(n >= 0);
     hirl_rng_t rng = hirl_rng_make(seed, purpose, epoch, (uint64_t)n, UINT32_MAX);
-    // Feistel networks on two halves of two bits generate no more than an affine group (Even and Goldreich, "DES-like
-    // functions can generate the alternating group", 1983): orders of 5 or more items would not be equally likely.
+    // Feistel networks on two halves of two bits generate no more than an affine group (Even and
+    // Goldreich, "DES-like functions can generate the alternating group", 1983): orders of 5 or
+    // more items would not be equally likely.
     hirl_permutation_t permutation = {.n = (uint64_t)n, .half_bits = 3};
     permutation.key[0] = hirl_rng_u64(&rng);
     permutation.key[1] = hirl_rng_u64(&rng);
@@ -95,8 +89,7 @@ hirl_permutation_t hirl_permutation_make(uint64_t seed, hirl_rng_purpose_t purpo
 }
 
 // A 64-bit finaliser (two xor-shift-multiply steps): every input bit reaches every output bit.
-static uint64_t mix(uint64_t x)
-{
+static uint64_t mix(uint64_t x) {
     x ^= x >> 32;
     x *= UINT64_C(0xd6e8feb86659fd93);
     x ^= x >> 32;
@@ -105,13 +98,13 @@ static uint64_t mix(uint64_t x)
     return x;
 }
 
-int64_t hirl_permutation_at(const hirl_permutation_t *permutation, int64_t i)
-{
+int64_t hirl_permutation_at(const hirl_permutation_t *permutation, int64_t i) {
     HIRL_ASSERT(i >= 0 && (uint64_t)i < permutation->n);
     const int half_bits = permutation->half_bits;
     const uint64_t half_mask = (UINT64_C(1) << half_bits) - 1;
     uint64_t at = (uint64_t)i;
-    // The network permutes 0..4^half_bits-1; following a cycle until it is back below n restricts it to 0..n-1.
+    // The network permutes 0..4^half_bits-1; following a cycle until it is back below n restricts
+    // it to 0..n-1.
     do {
         uint64_t left = at >> half_bits, right = at & half_mask;
         for (uint64_t round = 0; round < N_FEISTEL_ROUNDS; round++) {

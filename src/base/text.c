@@ -7,29 +7,26 @@
 #include <string.h>
 #include <time.h>
 
-double hirl_time_now(void)
-{
+double hirl_time_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-hirl_status_t hirl_text_format(char *buf, size_t size, const char *fmt, ...)
-{
+hirl_status_t hirl_text_format(char *buf, size_t size, const char *fmt, ...) {
     HIRL_REQUIRE(size > 0, HIRL_ERR_ARG, "a buffer of no bytes cannot hold a text");
     va_list args;
     va_start(args, fmt);
     int n = vsnprintf(buf, size, fmt, args);
     va_end(args);
     if (n >= 0 && (size_t)n < size) return HIRL_OK;
-    hirl_status_t status =
-        HIRL_FAIL(HIRL_ERR_ARG, "text of %d bytes does not fit into %zu: '%.64s...'", n, size - 1, buf);
+    hirl_status_t status = HIRL_FAIL(
+        HIRL_ERR_ARG, "text of %d bytes does not fit into %zu: '%.64s...'", n, size - 1, buf);
     buf[0] = '\0';
     return status;
 }
 
-hirl_status_t hirl_text_append(hirl_text_t *text, const char *fmt, ...)
-{
+hirl_status_t hirl_text_append(hirl_text_t *text, const char *fmt, ...) {
     va_list args, again;
     va_start(args, fmt);
     va_copy(again, args);
@@ -58,8 +55,7 @@ hirl_status_t hirl_text_append(hirl_text_t *text, const char *fmt, ...)
     return status;
 }
 
-void hirl_text_reset(hirl_text_t *text)
-{
+void hirl_text_reset(hirl_text_t *text) {
     if (!text) return;
     hirl_mem_free(text->data);
     *text = (hirl_text_t){0};
@@ -68,8 +64,7 @@ void hirl_text_reset(hirl_text_t *text)
 enum { NEAREST_MAX = 256 }; // names longer than this are not compared
 
 // Edits (insert, delete, replace one character, ignoring case) that turn a into b.
-static size_t edit_distance(const char *a, size_t n_a, const char *b, size_t n_b)
-{
+static size_t edit_distance(const char *a, size_t n_a, const char *b, size_t n_b) {
     size_t row[NEAREST_MAX + 1];
     for (size_t j = 0; j <= n_b; j++) row[j] = j;
     for (size_t i = 1; i <= n_a; i++) {
@@ -88,8 +83,7 @@ static size_t edit_distance(const char *a, size_t n_a, const char *b, size_t n_b
     return row[n_b];
 }
 
-int hirl_text_nearest(const char *name, const char *const *candidates, int n_candidates)
-{
+int hirl_text_nearest(const char *name, const char *const *candidates, int n_candidates) {
     size_t n_name = strlen(name);
     if (n_name > NEAREST_MAX) return -1;
     size_t best = n_name / 3 < 2 ? 2 : n_name / 3;
@@ -110,8 +104,7 @@ int hirl_text_nearest(const char *name, const char *const *candidates, int n_can
     return nearest;
 }
 
-char *hirl_text_bytes(char buf[32], double bytes)
-{
+char *hirl_text_bytes(char buf[32], double bytes) {
     static const char *const UNIT[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     int unit = 0;
     // 1023.995 would print as 1024.00
@@ -123,15 +116,15 @@ char *hirl_text_bytes(char buf[32], double bytes)
     return buf;
 }
 
-char *hirl_text_duration(char buf[32], double seconds)
-{
+char *hirl_text_duration(char buf[32], double seconds) {
     if (!(seconds >= 0) || seconds > 1e12) {
         snprintf(buf, 32, "-");
         return buf;
     }
     long long whole = llround(seconds);
     long long days = whole / 86400;
-    int hours = (int)(whole / 3600 % 24), minutes = (int)(whole / 60 % 60), rest = (int)(whole % 60);
+    int hours = (int)(whole / 3600 % 24), minutes = (int)(whole / 60 % 60),
+        rest = (int)(whole % 60);
     if (days > 0) {
         snprintf(buf, 32, "%lldd %d:%02d:%02d", days, hours, minutes, rest);
     } else {
