@@ -73,7 +73,7 @@ GOALS := $(or $(MAKECMDGOALS),all)
 ifneq ($(filter-out $(OFFLINE_GOALS),$(GOALS)),)
 
 # $(call tool,COMMAND,WHAT): what the command prints; without it there is no build.
-tool = $(or $(shell $1 2>/dev/null),$(error $2 was not found (tried: $1). 'make deps' installs what is needed; 'make help'))
+tool = $(or $(shell $1 2>/dev/null),$(error $2 was not found (tried: $1); 'make deps' installs what is needed))
 
 ifeq ($(origin MPI_CFLAGS),undefined)
 MPI_CFLAGS := $(call tool,$(MPICC) --showme:compile,Open MPI)

@@ -44,24 +44,31 @@ done
 
 # ------------------------------------------------------------------------------------------ what there is
 
-# Set fact[...] from the line of facts of file $1; false if it has none.
+# Set fact[...] from the line of facts of file $1; false if it has none. What is wrong with the line is kept in
+# fact[error], which fails this test alone.
 declare -A fact
 read_facts() {
     local line rest key value
     fact=([ranks]=1 [backends]='' [args]='' [timeout]=60 [threads]='' [needs]='' [expect]='' [env]='' [sanitize]=yes
-        [alone]='')
+        [alone]='' [error]='')
     line=$(awk 'NR > 40 { exit } match($0, /^[ \t]*(\/\/+|#|\/?\*+)[ \t]*test:/) {
         print substr($0, RLENGTH + 1); exit }' "$1")
-    [ -n "$line" ] || return 1
+    if [ -z "$line" ]; then
+        fact[error]='no line of facts (test: ...) near its top'
+        return 1
+    fi
     rest=${line%%\*/*}
     while [[ $rest =~ ^[[:space:]]*([a-z]+)=(\"([^\"]*)\"|([^[:space:]]*))(.*)$ ]]; do
         key=${BASH_REMATCH[1]} value=${BASH_REMATCH[3]}${BASH_REMATCH[4]} rest=${BASH_REMATCH[5]}
-        [ -n "${fact[$key]+set}" ] || { echo "$1: unknown fact '$key'" >&2 && exit 2; }
+        [ -n "${fact[$key]+set}" ] && [ "$key" != error ] || fact[error]="unknown fact '$key'"
         fact[$key]=$value
     done
-    [ -z "${rest//[[:space:]]/}" ] || { echo "$1: cannot read '$rest' in its line of facts" >&2 && exit 2; }
-    [[ ${fact[ranks]} =~ ^[0-9]+(,[0-9]+)*$ && ${fact[timeout]} =~ ^[0-9]+$ ]] ||
-        { echo "$1: ranks and timeout are numbers" >&2 && exit 2; }
+    [ -z "${rest//[[:space:]]/}" ] || fact[error]="cannot read '$rest' in its line of facts"
+    if ! [[ ${fact[ranks]} =~ ^[0-9]+(,[0-9]+)*$ && ${fact[timeout]} =~ ^[0-9]+$ ]]; then
+        fact[error]='ranks and timeout are numbers'
+        fact[ranks]=1
+    fi
+    return 0
 }
 
 # True if the name $1 is wanted: `search` is looked for at the starts of its words.
@@ -81,8 +88,9 @@ find_tests() {
     local -a program_files=() unit_files=()
     mapfile -t unit_files < <(printf '%s\n' validation/unit/t[0-9][0-9][0-9]_*.c | grep -v '\*')
     mapfile -t program_files < <(
-        printf '%s\n' validation/*/*.c validation/*/*.sh validation/*/*.py |
-            grep -v -e '\*' -e '^validation/harness/' -e '^validation/unit/' -e '^validation/bench/' | sort
+        find validation -mindepth 2 -type f \( -name '*.c' -o -name '*.sh' -o -name '*.py' \) \
+            -not -path 'validation/harness/*' -not -path 'validation/unit/*' -not -path 'validation/bench/*' |
+            LC_ALL=C sort
     )
     for name in check/layers check/headers check/format check/harness; do
         [ "$mode" = programs ] || add_test $name '' 1 '' ''
@@ -171,10 +179,10 @@ run_one() {
     start=$EPOCHREALTIME
     case $name in
         check/harness)
-            command=(bash validation/harness/self_test.sh) fact=([timeout]=120 [needs]='' [expect]='' [env]='' [threads]='') ;;
+            command=(bash validation/harness/self_test.sh) fact=([timeout]=120 [needs]='' [expect]='' [env]='' [threads]='' [error]='') ;;
         check/*)
             command=("${MAKE:-make}" --no-print-directory "check-${name#check/}")
-            fact=([timeout]=120 [needs]='' [expect]='' [env]='' [threads]='') ;;
+            fact=([timeout]=120 [needs]='' [expect]='' [env]='' [threads]='' [error]='') ;;
         *)
             read_facts "$file"
             [ -z "${sanitizers[i]}" ] || folder=$sanitized
@@ -192,7 +200,10 @@ run_one() {
     for need in ${fact[needs]//,/ }; do
         is_present "$need" || reason="$need is not installed"
     done
-    if [ -n "$reason" ]; then
+    if [ -n "${fact[error]}" ]; then
+        status=1 reason=${fact[error]}
+        echo "$file: $reason" >"$log"
+    elif [ -n "$reason" ]; then
         status=77
         echo "skip: $reason" >"$log"
     elif [[ $file == *.c && ! -x $root/$folder/${file:11:-2} ]]; then

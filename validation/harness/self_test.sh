@@ -135,7 +135,7 @@ done
 # ------------------------------------------------------------------------------------------ run.sh
 
 tree=$work/tree
-mkdir -p "$tree"/validation/{harness,unit,deck,bench} "$tree/build"
+mkdir -p "$tree"/validation/{harness,unit,deck,deck/deeper,bench} "$tree/build"
 cp "$here/run.sh" "$tree/validation/harness/"
 script() { # script NAME FACTS LINE...: a test that is a shell script
     local path=$tree/validation/$1 facts=$2
@@ -152,6 +152,7 @@ script deck/refuses_not.sh '# test: expect="wrong key"' 'echo "a wrong key here"
 script deck/refuses_other.sh '# test: expect="wrong key"' 'echo "another matter"; exit 1'
 script deck/setting.sh '# test: env=HIRL_ONE=1,HIRL_TWO=2 threads=3' '[ $HIRL_ONE$HIRL_TWO$OMP_NUM_THREADS = 123 ]'
 script deck/helper.sh '# not a test' 'exit 1'
+script deck/deeper/down.sh '# test: timeout=20' 'exit 0'
 script bench/one.sh '' 'echo noise; echo "bench: one = 1"'
 script bench/two.sh '' 'echo "bench: two = 2"; exit 1'
 printf '// test: ranks=1,2 backends=ref,cpu\n' >"$tree/validation/unit/t101_lost.c"
@@ -168,10 +169,11 @@ expect 'a time-out' 1 'slow  (killed after 1 s)' run --build build --search slow
 expect 'expected failure' 0 '1 passed, 0 failed' run --build build --search denies
 expect 'expected failure that passed' 1 'it should have failed)' run --build build --search refuses_not
 expect 'expected failure for another reason' 1 "should have failed with 'wrong key'" run --build build --search refuses_other
+expect 'a test further down' 0 'deck/deeper/down' run --build build --search down
 expect 'environment' 0 '1 passed, 0 failed' run --build build --search setting
 expect 'a program that was not built' 1 '0 passed, 4 failed, 0 skipped' run --build build --search t101
-expect 'all the rest' 1 '3 passed, 4 failed, 2 skipped' run --build build --search deck
-expect 'the last line is the count' 1 '3 passed, 4 failed, 2 skipped' last_of run --build build --search deck
+expect 'all the rest' 1 '4 passed, 4 failed, 2 skipped' run --build build --search deck
+expect 'the last line is the count' 1 '4 passed, 4 failed, 2 skipped' last_of run --build build --search deck
 expect 'nothing found' 1 "begins with 'xyz'" run --build build --search xyz
 expect 'a word begins, not ends, with it' 1 "begins with 'ips'" run --build build --search ips
 expect 'names' 0 'unit/t101_lost cpu x2' run --list --search t101
@@ -179,7 +181,11 @@ expect 'programs' 0 'validation/unit/t101_lost.c' run --programs
 expect 'benchmarks pass on their lines' 0 'bench: one = 1' run --bench --build build --search one
 expect 'benchmarks can fail' 1 'FAIL two.sh' run --bench --build build
 printf '// test: rank=1\n' >"$tree/validation/unit/t102_wrong.c"
-expect 'an unknown fact' 2 "unknown fact 'rank'" run --list
+expect 'an unknown fact' 1 "t102_wrong  (unknown fact 'rank')" run --build build --search t102
+echo '// a test: ranks=2' >"$tree/validation/unit/t102_wrong.c"
+expect 'no facts' 1 't102_wrong  (no line of facts' run --build build --search t102
+echo '// test: timeout=long' >"$tree/validation/unit/t102_wrong.c"
+expect 'wrong facts' 1 't102_wrong  (ranks and timeout are numbers' run --build build --search t102
 expect 'nothing is left behind' 1 '' sh -c "ls -d $work/hirl-check.* 2>/dev/null | grep ."
 
 echo "harness: $n checks, $n_failed failed"
