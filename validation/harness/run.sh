@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Run the tests under validation/ and count them. The makefile calls this: `make check`, `make bench`.
 #
-#   run.sh --build DIR --program HIRL_X [--sanitized DIR] [--search WORD]   run tests; the last line is the count
+#   run.sh --build DIR --program HIRL_X [--sanitized DIR] [--built no] [--search WORD]
+#                                       run tests; the last line is the count
 #   run.sh --bench --build DIR --program HIRL_X [--search WORD]             run validation/bench
 #   run.sh --programs [--sanitized DIR] [--search WORD]                     print the C sources to build (for DIR)
 #   run.sh --list [--search WORD]                                           print the names of the tests
@@ -29,13 +30,14 @@ set -u -o pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
 cd "$root" || exit 1
 
-mode=run build='' program='' sanitized='' search=''
+mode=run build='' program='' sanitized='' search='' built=yes
 while [ $# -gt 0 ]; do
     case $1 in
         --programs | --list | --bench) mode=${1#--} ;;
         --build) build=$2 && shift ;;
         --program) program=$2 && shift ;;
         --sanitized) sanitized=$2 && shift ;;
+        --built) built=$2 && shift ;;
         --search) search=$2 && shift ;;
         *) echo "run.sh: unknown option $1" >&2 && exit 2 ;;
     esac
@@ -158,7 +160,7 @@ set_environment() {
     HIRL_MPIRUN="${MPIRUN:-mpirun} -q --oversubscribe --bind-to none"
     PYTHON=${PYTHON:-python3}
     logs=$build/log
-    rm -rf "$logs" && mkdir -p "$logs" || exit 1
+    mkdir -p "$logs" || exit 1
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/hirl-check.XXXXXX") || exit 1
     trap 'rm -rf "$scratch"' EXIT
     trap 'kill $(jobs -p) 2>/dev/null; wait; exit 130' INT TERM
@@ -332,6 +334,11 @@ case $mode in
     run)
         set_environment
         find_tests
+        if [ "$built" = no ]; then
+            n_failed=1
+            failed+=('check/build (something did not build, see above)')
+            echo 'FAIL             check/build  (something did not build, see above)'
+        fi
         run_all
         if [ $n_failed -gt 0 ]; then
             printf '\nfailed:\n'

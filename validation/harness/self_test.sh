@@ -170,6 +170,7 @@ expect 'expected failure' 0 '1 passed, 0 failed' run --build build --search deni
 expect 'expected failure that passed' 1 'it should have failed)' run --build build --search refuses_not
 expect 'expected failure for another reason' 1 "should have failed with 'wrong key'" run --build build --search refuses_other
 expect 'a test further down' 0 'deck/deeper/down' run --build build --search down
+expect 'a build that failed' 1 '1 passed, 1 failed, 0 skipped' run --build build --built no --search good
 expect 'environment' 0 '1 passed, 0 failed' run --build build --search setting
 expect 'a program that was not built' 1 '0 passed, 4 failed, 0 skipped' run --build build --search t101
 expect 'all the rest' 1 '4 passed, 4 failed, 2 skipped' run --build build --search deck
