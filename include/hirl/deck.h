@@ -11,8 +11,10 @@ extern "C" {
 #endif
 
 enum {
-    HIRL_DECK_TEXT_MAX = 512, // capacity of a text value, with its NUL: declare `char key[HIRL_DECK_TEXT_MAX]`
-    HIRL_DECK_LIST_MAX = 64   // capacity of a list: declare `double key[HIRL_DECK_LIST_MAX]; int n_key;`
+    HIRL_DECK_TEXT_MAX =
+        512, // capacity of a text value, with its NUL: declare `char key[HIRL_DECK_TEXT_MAX]`
+    HIRL_DECK_LIST_MAX =
+        64 // capacity of a list: declare `double key[HIRL_DECK_LIST_MAX]; int n_key;`
 };
 
 /// Type of a key and of the struct field it fills.
@@ -30,13 +32,15 @@ typedef enum hirl_key_type {
 typedef struct hirl_key {
     const char *name; // = struct field = log key, lower case
     hirl_key_type_t type;
-    size_t offset;            // of the field in the group's struct
-    size_t count_offset;      // of the `int n_<name>` field; lists only
-    const char *default_text; // as one would write it in a deck ("0.03", "'cifar'", "30000,10000"); NULL: required; "" with a list type: empty list
-    double min, max;          // inclusive range of numbers (of each item of a list); of list lengths nothing is said here
-    const char *choices;      // allowed texts "none|linear|sqrt", or NULL
-    const char *unit;         // "", "epochs", "pixels", "samples", ...
-    const char *help;         // one or two sentences
+    size_t offset;       // of the field in the group's struct
+    size_t count_offset; // of the `int n_<name>` field; lists only
+    const char *
+        default_text; // as one would write it in a deck ("0.03", "'cifar'", "30000,10000"); NULL: required; "" with a list type: empty list
+    double min,
+        max; // inclusive range of numbers (of each item of a list); of list lengths nothing is said here
+    const char *choices; // allowed texts "none|linear|sqrt", or NULL
+    const char *unit;    // "", "epochs", "pixels", "samples", ...
+    const char *help;    // one or two sentences
 } hirl_key_t;
 
 /// A group: `&name ... /` and the struct it fills.
@@ -49,26 +53,36 @@ typedef struct hirl_group {
 } hirl_group_t;
 
 // Rows. `T` is the struct; the field has the key's name.
-#define HIRL_ROW_INT(T, field, default_text, min, max, unit, help)                                \
+#define HIRL_ROW_INT(T, field, default_text, min, max, unit, help) \
     { #field, HIRL_KEY_INT, offsetof(T, field), 0, default_text, min, max, NULL, unit, help }
-#define HIRL_ROW_REAL(T, field, default_text, min, max, unit, help)                               \
+#define HIRL_ROW_REAL(T, field, default_text, min, max, unit, help) \
     { #field, HIRL_KEY_REAL, offsetof(T, field), 0, default_text, min, max, NULL, unit, help }
-#define HIRL_ROW_BOOL(T, field, default_text, help)                                               \
+#define HIRL_ROW_BOOL(T, field, default_text, help) \
     { #field, HIRL_KEY_BOOL, offsetof(T, field), 0, default_text, 0, 0, NULL, "", help }
-#define HIRL_ROW_TEXT(T, field, default_text, choices, help)                                      \
+#define HIRL_ROW_TEXT(T, field, default_text, choices, help) \
     { #field, HIRL_KEY_TEXT, offsetof(T, field), 0, default_text, 0, 0, choices, "", help }
 #define HIRL_ROW_INT_LIST(T, field, default_text, min, max, unit, help)                           \
-    { #field, HIRL_KEY_INT_LIST, offsetof(T, field), offsetof(T, n_##field), default_text, min, max, NULL, unit, help }
-#define HIRL_ROW_REAL_LIST(T, field, default_text, min, max, unit, help)                          \
-    { #field, HIRL_KEY_REAL_LIST, offsetof(T, field), offsetof(T, n_##field), default_text, min, max, NULL, unit, help }
-#define HIRL_ROW_TEXT_LIST(T, field, default_text, help)                                          \
-    { #field, HIRL_KEY_TEXT_LIST, offsetof(T, field), offsetof(T, n_##field), default_text, 0, 0, NULL, "", help }
+    {                                                                                             \
+#field, HIRL_KEY_INT_LIST, offsetof(T, field), offsetof(T, n_##field), default_text, min, \
+            max, NULL, unit, help                                                                 \
+    }
+#define HIRL_ROW_REAL_LIST(T, field, default_text, min, max, unit, help)                           \
+    {                                                                                              \
+#field, HIRL_KEY_REAL_LIST, offsetof(T, field), offsetof(T, n_##field), default_text, min, \
+            max, NULL, unit, help                                                                  \
+    }
+#define HIRL_ROW_TEXT_LIST(T, field, default_text, help)                                         \
+    {                                                                                            \
+#field, HIRL_KEY_TEXT_LIST, offsetof(T, field), offsetof(T, n_##field), default_text, 0, \
+            0, NULL, "", help                                                                    \
+    }
 
 typedef struct hirl_deck hirl_deck_t;
 
 /// An empty deck that knows these groups (HIRL_BORROW: the tables are static). All keys start at their defaults.
 /// Not collective, like everything here: each rank reads the deck itself and the caller agrees on the outcome.
-hirl_status_t hirl_deck_create(const hirl_group_t *const *groups, int n_groups, hirl_deck_t **deck_p);
+hirl_status_t hirl_deck_create(const hirl_group_t *const *groups, int n_groups,
+                               hirl_deck_t **deck_p);
 void hirl_deck_destroy(hirl_deck_t **deck);
 
 /// Reads a file; `run%base = 'other.nml'` in it (path relative to the file) is read first (chains allowed, cycles are an error);
@@ -77,7 +91,8 @@ void hirl_deck_destroy(hirl_deck_t **deck);
 hirl_status_t hirl_deck_read_file(hirl_deck_t *deck, const char *path);
 
 /// Same from memory; `name` stands for the file in messages.
-hirl_status_t hirl_deck_read_text(hirl_deck_t *deck, const char *name, const char *text, size_t size);
+hirl_status_t hirl_deck_read_text(hirl_deck_t *deck, const char *name, const char *text,
+                                  size_t size);
 
 /// One command-line override, "group%key=value"; texts may be given without quotes; later ones win over earlier ones and over files.
 hirl_status_t hirl_deck_override(hirl_deck_t *deck, const char *assignment);
@@ -95,8 +110,20 @@ bool hirl_deck_is_set(const hirl_deck_t *deck, const char *group, const char *ke
 /// differ from the default. Floating-point values round-trip. run%base is left out, being resolved.
 hirl_status_t hirl_deck_write_text(const hirl_deck_t *deck, bool is_full, hirl_text_t *text);
 
+/// Every key of every group as a line "group%key = value", in the order of the tables: reals with 17 digits as Fortran's
+/// ES24.16E3 writes them, texts in quotes, lists separated by ", ", "(not set)" for what has no value. For comparison.
+hirl_status_t hirl_deck_write_values(const hirl_deck_t *deck, hirl_text_t *text);
+
+/// A Fortran program that reads this deck and its base decks with read(unit, nml=...) and prints what hirl_deck_write_values
+/// writes, apart from overrides, which it cannot know. `deck_path` stands for the deck itself; NULL: the path it was read
+/// from. Arguments of the Fortran program, if there are any, replace the decks; then, or if this deck has read no file, the
+/// program prints all list items that were ever given.
+hirl_status_t hirl_deck_write_fortran(const hirl_deck_t *deck, const char *deck_path,
+                                      hirl_text_t *text);
+
 /// Manual text: all groups (what == NULL), one group ("optim"), or one key ("optim%lr").
-hirl_status_t hirl_deck_describe(const hirl_group_t *const *groups, int n_groups, const char *what, hirl_text_t *text);
+hirl_status_t hirl_deck_describe(const hirl_group_t *const *groups, int n_groups, const char *what,
+                                 hirl_text_t *text);
 
 #ifdef __cplusplus
 }
