@@ -107,6 +107,16 @@ int64_t hirl_shard_set_n_samples(const hirl_shard_set_t *set);
 int hirl_shard_set_n_classes(const hirl_shard_set_t *set); // 1 + largest label; 0 without labels
 int hirl_shard_set_channels(const hirl_shard_set_t *set);  // after conversion as &data asks
 int32_t hirl_shard_set_label(const hirl_shard_set_t *set, int64_t index);
+/// Label tree: rows 0, 1, ... name the classes (row = label) and, behind them, their
+/// super-classes. No rows without names.
+int hirl_shard_set_n_class_names(const hirl_shard_set_t *set);
+/// Name of a row, valid until the set is closed; "" if there is none.
+const char *hirl_shard_set_class_name_view(const hirl_shard_set_t *set, int row);
+/// Row of the super-class, -1 if there is none.
+int32_t hirl_shard_set_class_parent(const hirl_shard_set_t *set, int row);
+/// Labels mean the same in both sets, as far as their class names tell. Errors: HIRL_ERR_MISMATCH
+/// naming the first class that differs.
+hirl_status_t hirl_shard_set_check_classes(const hirl_shard_set_t *a, const hirl_shard_set_t *b);
 /// Height and width as stored.
 void hirl_shard_set_image_size(const hirl_shard_set_t *set, int64_t index, int *height_p, int *width_p);
 /// Reads sample `index` (0 <= index < n_samples). Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT (checksum) naming shard and sample.

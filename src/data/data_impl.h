@@ -1,0 +1,231 @@
+/// @file data_impl.h
+/// What the shard, pack and decode files share: HDF5 calls that keep the library's own text, the
+/// checked index of one shard, the writer of one shard, and the sources that pack reads. For
+/// src/data alone.
+#ifndef HIRL_DATA_IMPL_H
+#define HIRL_DATA_IMPL_H
+
+#include "hirl/data.h"
+
+#include <hdf5.h>
+#include <limits.h>
+#include <zlib.h>
+
+enum {
+    HIRL_IMAGE_SIDE_MAX = 65500, // libjpeg's own limit; sides fit 16 bits
+    HIRL_SHARD_VERSION = 1,
+    HIRL_SPLIT_TEXT_MAX = 64
+};
+#define HIRL_IMAGE_BYTES_MAX ((size_t)1 << 30) // of a decoded image, and of an encoded one
+
+// -------------------------------------------------------------------------------------- decode.c
+
+/// Tells PNG and JPEG by their signature; false for anything else.
+bool hirl_image_sniff(const uint8_t *bytes, size_t size, hirl_encoding_t *encoding_p);
+
+/// Grows a buffer to `size` bytes at least; its content is lost.
+hirl_status_t hirl_buffer_reserve(hirl_buffer_t *buffer, size_t size);
+
+// -------------------------------------------------------------------------------------- shard_h5.c
+
+/// Keeps HDF5 from printing its errors; nests. Give the result of begin to end.
+typedef struct hirl_data_h5_quiet {
+    H5E_auto2_t func;
+    void *data;
+} hirl_data_h5_quiet_t;
+hirl_data_h5_quiet_t hirl_data_h5_quiet_begin(void);
+void hirl_data_h5_quiet_end(hirl_data_h5_quiet_t quiet);
+
+/// Records HDF5's innermost error text behind "<path>: <what>".
+hirl_status_t hirl_data_h5_fail(const char *file, int line, const char *func, const char *path,
+                                const char *what);
+
+/// For calls that answer a negative number on failure; `path` is the file, `what` says what was
+/// tried.
+#define HIRL_TRY_H5(expr, path, what)                                                           \
+    do {                                                                                        \
+        if ((expr) < 0) return hirl_data_h5_fail(__FILE__, __LINE__, __func__, (path), (what)); \
+    } while (0)
+#define HIRL_TRY_H5_GOTO(expr, path, what, status, label)                               \
+    do {                                                                                \
+        if ((expr) < 0) {                                                               \
+            (status) = hirl_data_h5_fail(__FILE__, __LINE__, __func__, (path), (what)); \
+            goto label;                                                                 \
+        }                                                                               \
+    } while (0)
+
+/// Reads a text attribute of the root group (fixed or variable length) into buf. HIRL_ERR_FORMAT if
+/// absent or no text.
+hirl_status_t hirl_data_h5_read_text(hid_t file, const char *path, const char *name, char *buf,
+                                     size_t size);
+/// Reads an integer attribute of the root group.
+hirl_status_t hirl_data_h5_read_int(hid_t file, const char *path, const char *name,
+                                    int64_t *value_p);
+bool hirl_data_h5_has_attribute(hid_t file, const char *name);
+hirl_status_t hirl_data_h5_write_text(hid_t file, const char *path, const char *name,
+                                      const char *text);
+hirl_status_t hirl_data_h5_write_int(hid_t file, const char *path, const char *name, hid_t type,
+                                     int64_t value);
+
+// ----------------------------------------------------------------------------------- shard_index.c
+
+/// How the samples of a shard are encoded; `mixed` holds JPEG and PNG, told apart by their
+/// signatures.
+typedef enum hirl_shard_encoding {
+    HIRL_SHARD_RAW,
+    HIRL_SHARD_JPEG,
+    HIRL_SHARD_PNG,
+    HIRL_SHARD_MIXED,
+    HIRL_SHARD_ENCODING_COUNT
+} hirl_shard_encoding_t;
+const char *hirl_shard_encoding_text(hirl_shard_encoding_t encoding);
+
+/// Label tree of a set: the classes first (label = row), then their super-classes. Rows are
+/// NUL-padded to `width`.
+typedef struct hirl_class_table {
+    int n;
+    int width;       // bytes of a row, with at least one NUL
+    char *name;      // [n, width]
+    int32_t *parent; // [n], -1: none; NULL: the set has no super-classes
+} hirl_class_table_t;
+void hirl_class_table_reset(hirl_class_table_t *table);
+
+/// All of a shard but its images, checked; arrays belong to it.
+typedef struct hirl_shard_index {
+    char path[PATH_MAX];
+    char split[HIRL_SPLIT_TEXT_MAX];
+    hirl_shard_encoding_t encoding;
+    int64_t n;
+    int64_t file_size, data_pos, data_size; // bytes; data_pos counts from the beginning of the file
+    int64_t n_shards;                       // of its split; 0 when the shard does not say
+    int64_t *offset;                        // [n+1], relative to data_pos
+    int32_t *height, *width, *channels, *label; // [n]
+    uint64_t *checksum;                         // [n]
+    hirl_class_table_t classes;
+} hirl_shard_index_t;
+
+/// Reads and checks the index of one shard. Not collective. Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT.
+hirl_status_t hirl_shard_index_load(const char *path, hirl_shard_index_t *index);
+void hirl_shard_index_reset(hirl_shard_index_t *index);
+
+// -------------------------------------------------------------------------------------- pack_*.c
+
+/// What is known about one input before it is written; a plain value that travels between ranks as
+/// bytes.
+typedef struct hirl_pack_item {
+    int64_t size;      // bytes as they will be stored
+    uint64_t checksum; // folder: of the file as it was checked; else 0
+    int32_t height, width, channels;
+    int32_t label;
+    int32_t encoding; // hirl_encoding_t
+    int32_t is_good;  // 0: skipped
+} hirl_pack_item_t;
+
+typedef enum hirl_pack_format {
+    HIRL_PACK_IDX,
+    HIRL_PACK_CIFAR10,
+    HIRL_PACK_CIFAR100,
+    HIRL_PACK_FOLDER,
+    HIRL_PACK_FORMAT_COUNT
+} hirl_pack_format_t;
+const char *hirl_pack_format_text(hirl_pack_format_t format);
+
+/// A file whose bytes [skip, skip + size) are records of a container, gzip or not.
+typedef struct hirl_pack_file {
+    char path[PATH_MAX];
+    int64_t skip, size; // skip <= 64
+} hirl_pack_file_t;
+
+/// An opened source: all inputs in their canonical order, the same on every rank.
+typedef struct hirl_pack_source {
+    hirl_pack_format_t format;
+    char root[PATH_MAX]; // folder that the names are relative to
+    int64_t n;
+    hirl_pack_item_t *item; // [n]
+    char *name;             // paths relative to root, back to back
+    int64_t *name_offset;   // [n+1]
+    hirl_class_table_t classes;
+    hirl_text_t skipped; // "path<TAB>reason" lines in canonical order, the same on every rank
+    int64_t n_skipped;
+    // IDX, CIFAR: the records of all files, one copy per node
+    hirl_pack_file_t *file;
+    int64_t n_files;
+    hirl_par_shared_t *shared;
+    const uint8_t *content;
+    int64_t stride;      // bytes from one record to the next
+    int64_t label_bytes; // ahead of the pixels of a record
+    bool is_planar;      // [C, H, W]; stored as [H, W, C]
+} hirl_pack_source_t;
+
+/// Finds and reads the containers or lists the folder, and checks every input. Collective.
+hirl_status_t hirl_pack_source_open(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                                    hirl_pack_source_t *source);
+void hirl_pack_source_reset(hirl_pack_source_t *source);
+
+/// Copies input `i` as it is to be stored: item[i].size bytes. Not collective, thread-safe.
+hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i, uint8_t *out);
+
+// One per kind of source, for rank 0 alone; each fills root, n, item (as far as it can without
+// decoding), names, classes, skipped and files of `source`, whose format is set.
+hirl_status_t hirl_pack_find_idx(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_cifar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_folder(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+
+// Whether `path` (a folder or a file) is of that kind, by its usual names. CIFAR answers with the
+// format.
+bool hirl_pack_is_idx(const char *path);
+bool hirl_pack_is_cifar(const char *path, hirl_pack_format_t *format_p);
+
+/// Which of a data set's two usual splits is meant: 'val' and 'test' are the same. HIRL_ERR_DECK
+/// for any other name than these and 'train'.
+hirl_status_t hirl_pack_split_is_test(const hirl_pack_cfg_t *cfg, bool *is_test_p);
+
+/// Allocates item and names for the containers' records: input i of file f is called "<file
+/// name>#<i>".
+hirl_status_t hirl_pack_allocate_records(hirl_pack_source_t *source);
+
+/// Builds a class table of `n` names.
+hirl_status_t hirl_pack_make_classes(const char *const *names, int n, hirl_class_table_t *classes);
+
+/// Reads exactly `n` bytes of a file that is gzip or not. HIRL_ERR_FORMAT if it is damaged or too
+/// short.
+hirl_status_t hirl_pack_inflate(gzFile stream, const char *path, int64_t n, uint8_t *out);
+/// Checks that a file ends here, after `n` bytes; reading to the end makes zlib verify its
+/// checksum.
+hirl_status_t hirl_pack_inflate_end(gzFile stream, const char *path, int64_t n);
+
+bool hirl_pack_is_folder(const char *path);
+bool hirl_pack_is_file(const char *path);
+
+/// Appends one line to `skipped`; control characters become '?'.
+hirl_status_t hirl_pack_note_skipped(hirl_text_t *skipped, const char *name, size_t name_size,
+                                     const char *reason);
+
+/// Progress of a phase on rank 0; a text on a terminal, a line every ten seconds elsewhere.
+typedef struct hirl_pack_progress {
+    const char *what; // "pack train: check"
+    int64_t total;    // of this rank; 0: unknown
+    double begun, shown;
+} hirl_pack_progress_t;
+void hirl_pack_progress_begin(hirl_pack_progress_t *progress, HIRL_BORROW const char *what,
+                              int64_t total);
+void hirl_pack_progress_update(hirl_pack_progress_t *progress, int64_t n_done);
+void hirl_pack_progress_end(hirl_pack_progress_t *progress);
+
+// ----------------------------------------------------------------------------------- shard_write.c
+
+/// What the attributes of a shard say besides its samples.
+typedef struct hirl_shard_header {
+    const char *split;
+    const char *taken_from; // split this one was taken from, or NULL
+    int64_t number, n_shards, n_split_samples;
+    const hirl_pack_cfg_t *cfg;
+} hirl_shard_header_t;
+
+/// Writes inputs order[0..n) of the source as one shard to `path` and brings it to disk. Not
+/// collective.
+hirl_status_t hirl_shard_write(const char *path, const hirl_shard_header_t *header,
+                               const hirl_pack_source_t *source, const int64_t *order, int64_t n,
+                               int n_threads, hirl_pack_progress_t *progress, int64_t *n_done);
+
+#endif

@@ -1,0 +1,73 @@
+// Key tables of the groups &data and &pack: names, defaults, ranges and the manual's text of every
+// key.
+#include "hirl/data.h"
+
+#define ROWS(keys) (int)(sizeof(keys) / sizeof *(keys))
+
+static const hirl_key_t data_keys[] = {
+    HIRL_ROW_TEXT(hirl_data_cfg_t, train, "''", NULL,
+                  "Shards to train on: a file, a folder (all its *.h5 files, of one split) or a "
+                  "pattern such as "
+                  "'shards/train-*.h5'; '{a,b}' and '~' are understood."),
+    HIRL_ROW_TEXT(hirl_data_cfg_t, val, "''", NULL,
+                  "Shards of the samples to evaluate, written as data%train; empty: none."),
+    HIRL_ROW_TEXT(hirl_data_cfg_t, access, "'mmap'", "mmap|pread",
+                  "How samples are read: 'mmap' maps the shards (fastest), 'pread' reads them "
+                  "(errors of the file system "
+                  "are reported instead of ending the program; one open file a shard)."),
+    HIRL_ROW_INT(hirl_data_cfg_t, n_threads, "0", 0, 1024, "threads",
+                 "Threads that decode and augment, on each rank; 0: as many as the rank has CPUs."),
+    HIRL_ROW_INT(hirl_data_cfg_t, n_ahead, "3", 1, 64, "batches",
+                 "Batches that are prepared ahead of the trainer."),
+    HIRL_ROW_INT(
+        hirl_data_cfg_t, channels, "0", 0, 3, "channels",
+        "Images are converted to this: 1 (grey) or 3 (colour); 0: as stored, if all are alike."),
+    HIRL_ROW_BOOL(hirl_data_cfg_t, verify, ".false.",
+                  "Compare each sample with its checksum when it is read; one that differs counts "
+                  "as undecodable."),
+    HIRL_ROW_REAL(hirl_data_cfg_t, max_bad_fraction, "0.01", 0.0, 1.0, "",
+                  "Share of undecodable samples that is tolerated; each is reported and replaced "
+                  "by the next one."),
+    HIRL_ROW_REAL_LIST(hirl_data_cfg_t, mean, "0.5", -1e3, 1e3, "",
+                       "Subtracted from pixels in [0, 1]: one value, or one for each channel."),
+    HIRL_ROW_REAL_LIST(hirl_data_cfg_t, std, "0.5", 1e-6, 1e3, "",
+                       "Pixels are divided by this after the mean was subtracted: one value, or "
+                       "one for each channel."),
+};
+
+const hirl_group_t hirl_data_group = {"data", "Where samples come from and how they are read.",
+                                      data_keys, ROWS(data_keys), sizeof(hirl_data_cfg_t)};
+
+static const hirl_key_t pack_keys[] = {
+    HIRL_ROW_TEXT(
+        hirl_pack_cfg_t, source, NULL, NULL,
+        "What is packed: a folder of images (class/image.png, .jpg or .jpeg), the folder of an IDX "
+        "or CIFAR data "
+        "set, or its files themselves (the IDX file of images; CIFAR batches, also as a pattern)."),
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'", "auto|idx|cifar10|cifar100|folder",
+                  "Kind of the source; 'auto' tells it by the usual names of files."),
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, split, "'train'", NULL,
+                  "Name of the split, and of its shards. In the folder of an IDX or CIFAR data set "
+                  "'train' selects the "
+                  "training files, 'val' and 'test' the others."),
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, output, NULL, NULL,
+                  "Folder that the shards go to, as <split>-00000.h5 and so on."),
+    HIRL_ROW_INT(hirl_pack_cfg_t, shard_mib, "1024", 1, 1048576, "MiB",
+                 "Size of a shard's images at most. Each rank writes whole shards, so there should "
+                 "be several a rank."),
+    HIRL_ROW_INT(hirl_pack_cfg_t, n_holdout, "0", 0, 1e12, "samples",
+                 "Samples moved, by a random choice that depends on the seed alone, to a split "
+                 "called 'holdout'."),
+    HIRL_ROW_INT(hirl_pack_cfg_t, seed, "0", 0, 9e15, "",
+                 "Seed of the choice and of the order on disk."),
+    HIRL_ROW_BOOL(hirl_pack_cfg_t, shuffle, ".false.",
+                  "Store the samples in random order; training shuffles anyway, but reads from "
+                  "disks go faster when "
+                  "classes do not lie together."),
+    HIRL_ROW_BOOL(hirl_pack_cfg_t, overwrite, ".false.",
+                  "Replace shards of this split (and a 'holdout' taken from it) that are in the "
+                  "output folder."),
+};
+
+const hirl_group_t hirl_pack_group = {"pack", "How shards are built from images.", pack_keys,
+                                      ROWS(pack_keys), sizeof(hirl_pack_cfg_t)};

@@ -1,0 +1,408 @@
+// Task pack: a source becomes shards. What goes where is decided by all ranks alike from the sizes
+// of all inputs, so the shards' content does not depend on the number of ranks; then each rank
+// writes whole shards. All are written under temporary names first and get their own names when
+// every rank has succeeded: a failure leaves the old ones in place.
+#include "data_impl.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define HOLDOUT "holdout"
+#define PART ".part"
+enum { SHARDS_MAX = 100000, SKIPPED_SHOWN_MAX = 10 };
+static const double progress_every_s[2] = {10.0, 0.2}; // off a terminal, on one
+
+// One split to be written.
+typedef struct split_plan {
+    const char *name, *taken_from;
+    int64_t *order; // [n], inputs of the source
+    int64_t n;
+    int64_t *begin; // [n_shards+1], positions in order
+    int64_t n_shards, n_bytes;
+} split_plan_t;
+
+// -------------------------------------------------------------------------------------- progress
+
+void hirl_pack_progress_begin(hirl_pack_progress_t *progress, HIRL_BORROW const char *what,
+                              int64_t total) {
+    *progress = (hirl_pack_progress_t){what, total, hirl_time_now(), 0};
+    progress->shown = progress->begun;
+}
+
+void hirl_pack_progress_update(hirl_pack_progress_t *progress, int64_t n_done) {
+    double now = hirl_time_now();
+    if (now - progress->shown < progress_every_s[hirl_log_is_terminal()]) return;
+    progress->shown = now;
+    char text[HIRL_DECK_TEXT_MAX], left[32];
+    double rate = (double)n_done / (now - progress->begun);
+    if (progress->total > 0 && rate > 0) {
+        // Parts are alike in size, so rank 0's share stands for all.
+        double share = 100.0 * (double)n_done / (double)progress->total;
+        (void)hirl_text_format(text, sizeof text, "%s %.0f %%, %.0f/s, ETA %s", progress->what,
+                               share, rate,
+                               hirl_text_duration(left, (double)(progress->total - n_done) / rate));
+    } else {
+        (void)hirl_text_format(text, sizeof text, "%s %lld, %.0f/s", progress->what,
+                               (long long)n_done, rate);
+    }
+    if (hirl_log_is_terminal()) {
+        hirl_log_progress(text);
+    } else {
+        hirl_log_root(HIRL_LOG_INFO, "%s", text);
+    }
+}
+
+void hirl_pack_progress_end(hirl_pack_progress_t *progress) {
+    (void)progress;
+    hirl_log_progress(NULL);
+}
+
+// -------------------------------------------------------------------------------------- deck
+
+static bool is_split_name(const char *name) {
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+    size_t length = strlen(name);
+    return length > 0 && length < HIRL_SPLIT_TEXT_MAX && strspn(name, letters) == length;
+}
+
+static hirl_status_t check_cfg(const hirl_pack_cfg_t *cfg) {
+    HIRL_REQUIRE(is_split_name(cfg->split), HIRL_ERR_DECK,
+                 "pack%%split is '%s', expected 1 to %d letters, digits, '_' or '-'", cfg->split,
+                 HIRL_SPLIT_TEXT_MAX - 1);
+    HIRL_REQUIRE(cfg->output[0], HIRL_ERR_DECK,
+                 "pack%%output is empty: name the folder that the shards go to");
+    HIRL_REQUIRE(cfg->shard_mib >= 1 && cfg->shard_mib <= 1 << 20, HIRL_ERR_DECK,
+                 "pack%%shard_mib is %lld, expected 1 to %d", (long long)cfg->shard_mib, 1 << 20);
+    HIRL_REQUIRE(cfg->n_holdout >= 0, HIRL_ERR_DECK, "pack%%n_holdout is %lld, expected 0 or more",
+                 (long long)cfg->n_holdout);
+    HIRL_REQUIRE(cfg->n_holdout == 0 || strcmp(cfg->split, HOLDOUT) != 0, HIRL_ERR_DECK,
+                 "pack%%split is '" HOLDOUT "', the name of the split that pack%%n_holdout makes");
+    return HIRL_OK;
+}
+
+// ----------------------------------------------------------------------------------- names on disk
+
+static hirl_status_t shard_path(const hirl_pack_cfg_t *cfg, const char *split, int64_t number,
+                                const char *tail, char path[PATH_MAX]) {
+    return hirl_text_format(path, PATH_MAX, "%s/%s-%05lld.h5%s", cfg->output, split,
+                            (long long)number, tail);
+}
+
+// True for "<split>-<digits>.h5<tail>".
+static bool is_shard_name(const char *name, const char *split, const char *tail) {
+    size_t length = strlen(split);
+    if (strncmp(name, split, length) != 0 || name[length] != '-') return false;
+    name += length + 1;
+    size_t digits = strspn(name, "0123456789");
+    return digits >= 5 && strncmp(name + digits, ".h5", 3) == 0 &&
+           strcmp(name + digits + 3, tail) == 0;
+}
+
+// Whether shards of split 'holdout' were taken from this one; then they belong to its old state.
+static bool is_taken_from(const char *path, const char *split) {
+    hirl_data_h5_quiet_t quiet = hirl_data_h5_quiet_begin();
+    char text[HIRL_SPLIT_TEXT_MAX] = "";
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file >= 0) {
+        if (hirl_data_h5_has_attribute(file, "taken_from")) {
+            (void)hirl_data_h5_read_text(file, path, "taken_from", text, sizeof text);
+        }
+        H5Fclose(file);
+    }
+    hirl_data_h5_quiet_end(quiet);
+    return strcmp(text, split) == 0;
+}
+
+// What to do with shards that this run replaces: count or remove them, or remove temporary files
+// that a killed run left.
+typedef enum sweep { SWEEP_COUNT, SWEEP_REMOVE, SWEEP_REMOVE_PARTS } sweep_t;
+
+static hirl_status_t sweep_output(const hirl_pack_cfg_t *cfg, sweep_t sweep, int64_t *n_p,
+                                  char first[PATH_MAX]) {
+    const char *tail = sweep == SWEEP_REMOVE_PARTS ? PART : "";
+    DIR *dir = opendir(cfg->output);
+    HIRL_REQUIRE(dir, HIRL_ERR_IO, "folder %s: %s", cfg->output, strerror(errno));
+    hirl_status_t status = HIRL_OK;
+    int64_t n = 0;
+    const struct dirent *entry;
+    while (status == HIRL_OK && (entry = readdir(dir))) {
+        bool is_own = is_shard_name(entry->d_name, cfg->split, tail);
+        bool is_holdout = !is_own && is_shard_name(entry->d_name, HOLDOUT, tail);
+        if (!is_own && !is_holdout) continue;
+        char path[PATH_MAX];
+        status = hirl_text_format(path, sizeof path, "%s/%s", cfg->output, entry->d_name);
+        if (status != HIRL_OK) break;
+        if (is_holdout && cfg->n_holdout == 0 && (tail[0] || !is_taken_from(path, cfg->split)))
+            continue;
+        if (n++ == 0 && first) memcpy(first, path, sizeof path);
+        if (sweep != SWEEP_COUNT && unlink(path) != 0 && errno != ENOENT) {
+            status = HIRL_FAIL(HIRL_ERR_IO, "%s: cannot remove it: %s", path, strerror(errno));
+        }
+    }
+    closedir(dir);
+    if (n_p) *n_p = n;
+    return status;
+}
+
+// Rank 0: the folder is there, and nothing in it is in the way.
+static hirl_status_t prepare_output(const hirl_pack_cfg_t *cfg) {
+    HIRL_TRY(hirl_path_make_folder(cfg->output));
+    int64_t n = 0;
+    char first[PATH_MAX] = "";
+    HIRL_TRY(sweep_output(cfg, SWEEP_COUNT, &n, first));
+    HIRL_REQUIRE(n == 0 || cfg->overwrite, HIRL_ERR_IO,
+                 "%s exists (%lld shards are in the way): set pack%%overwrite = .true. to replace "
+                 "them, or choose "
+                 "another pack%%output",
+                 first, (long long)n);
+    return sweep_output(cfg, SWEEP_REMOVE_PARTS, NULL, NULL);
+}
+
+static hirl_status_t check_space(const hirl_pack_cfg_t *cfg, int64_t n_bytes) {
+    struct statvfs disk;
+    if (statvfs(cfg->output, &disk) != 0 || disk.f_blocks == 0)
+        return HIRL_OK; // not told by every file system
+    double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
+    char want[32], have[32];
+    HIRL_REQUIRE((double)n_bytes <= free_bytes, HIRL_ERR_IO, "%s: the shards need %s, %s are free",
+                 cfg->output, hirl_text_bytes(want, (double)n_bytes),
+                 hirl_text_bytes(have, free_bytes));
+    return HIRL_OK;
+}
+
+// -------------------------------------------------------------------------------------- plan
+
+// Puts the samples in order: as they come, or by a keyed permutation.
+static hirl_status_t shuffle(const hirl_pack_cfg_t *cfg, uint64_t key, split_plan_t *plan) {
+    if (!cfg->shuffle || plan->n == 0) return HIRL_OK;
+    int64_t *shuffled = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, plan->n, &shuffled));
+    hirl_permutation_t permutation =
+        hirl_permutation_make((uint64_t)cfg->seed, HIRL_RNG_SPLIT, key, plan->n);
+    for (int64_t i = 0; i < plan->n; i++)
+        shuffled[i] = plan->order[hirl_permutation_at(&permutation, i)];
+    hirl_mem_free(plan->order);
+    plan->order = shuffled;
+    return HIRL_OK;
+}
+
+// A shard takes samples as long as it stays within pack%shard_mib, and one at least.
+static hirl_status_t cut_shards(const hirl_pack_cfg_t *cfg, const hirl_pack_source_t *source,
+                                split_plan_t *plan) {
+    int64_t most = cfg->shard_mib << 20, size = 0;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, plan->n + 1, &plan->begin));
+    for (int64_t i = 0; i < plan->n; i++) {
+        int64_t item = source->item[plan->order[i]].size;
+        if (i == 0 || size + item > most) {
+            plan->begin[plan->n_shards++] = i;
+            size = 0;
+        }
+        size += item;
+        plan->n_bytes += item;
+    }
+    plan->begin[plan->n_shards] = plan->n;
+    HIRL_REQUIRE(plan->n_shards <= SHARDS_MAX, HIRL_ERR_DECK,
+                 "pack%%shard_mib = %lld makes %lld shards, at most %d", (long long)cfg->shard_mib,
+                 (long long)plan->n_shards, SHARDS_MAX);
+    return HIRL_OK;
+}
+
+// Chooses what is held out, then orders and cuts both splits. Keys of HIRL_RNG_SPLIT: 0 choice, 1
+// and 2 order.
+static hirl_status_t make_plan(const hirl_pack_cfg_t *cfg, const hirl_pack_source_t *source,
+                               split_plan_t plan[2]) {
+    int64_t n_good = 0, *good = NULL;
+    bool *is_held = NULL;
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_DATA, source->n, &good), status, done);
+    for (int64_t i = 0; i < source->n; i++) {
+        if (source->item[i].is_good) good[n_good++] = i;
+    }
+    if (n_good == 0) {
+        status =
+            HIRL_FAIL(HIRL_ERR_FORMAT,
+                      "nothing to pack: all %lld inputs of %s are bad (%s/%s-skipped.txt); the "
+                      "first: %.*s",
+                      (long long)source->n_skipped, cfg->source, cfg->output, cfg->split,
+                      (int)strcspn(source->skipped.data ? source->skipped.data : "", "\n"),
+                      source->skipped.data ? source->skipped.data : "");
+        goto done;
+    }
+    if (cfg->n_holdout >= n_good) {
+        status = HIRL_FAIL(HIRL_ERR_DECK, "pack%%n_holdout is %lld, and there are %lld samples",
+                           (long long)cfg->n_holdout, (long long)n_good);
+        goto done;
+    }
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_DATA, n_good, &is_held), status, done);
+    hirl_permutation_t choice =
+        hirl_permutation_make((uint64_t)cfg->seed, HIRL_RNG_SPLIT, 0, n_good);
+    for (int64_t i = 0; i < cfg->n_holdout; i++) is_held[hirl_permutation_at(&choice, i)] = true;
+
+    plan[0].name = cfg->split;
+    plan[1].name = HOLDOUT;
+    plan[1].taken_from = cfg->split;
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_DATA, n_good - cfg->n_holdout, &plan[0].order), status, done);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_DATA, cfg->n_holdout, &plan[1].order), status, done);
+    for (int64_t i = 0; i < n_good; i++) {
+        split_plan_t *to = &plan[is_held[i]];
+        to->order[to->n++] = good[i];
+    }
+    for (int p = 0; p < 2; p++) {
+        HIRL_TRY_GOTO(shuffle(cfg, (uint64_t)p + 1, &plan[p]), status, done);
+        HIRL_TRY_GOTO(cut_shards(cfg, source, &plan[p]), status, done);
+    }
+done:
+    hirl_mem_free(good);
+    hirl_mem_free(is_held);
+    return status;
+}
+
+static void plan_reset(split_plan_t *plan) {
+    hirl_mem_free(plan->order);
+    hirl_mem_free(plan->begin);
+}
+
+// -------------------------------------------------------------------------------------- write
+
+// Shards of both splits are numbered through; rank r has every size-th of them.
+static bool next_shard(const split_plan_t plan[2], int64_t *at, int size, int *p, int64_t *shard) {
+    *at += size;
+    int64_t s = *at;
+    *p = s >= plan[0].n_shards;
+    *shard = *p ? s - plan[0].n_shards : s;
+    return *shard < plan[*p].n_shards;
+}
+
+static hirl_status_t write_shards(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                                  const hirl_pack_source_t *source, const split_plan_t plan[2]) {
+    int rank = hirl_world_rank(world), size = hirl_world_size(world), p = 0;
+    int64_t shard = 0, mine = 0, n_done = 0;
+    for (int64_t at = rank - size; next_shard(plan, &at, size, &p, &shard);) {
+        mine += plan[p].begin[shard + 1] - plan[p].begin[shard];
+    }
+    char what[HIRL_DECK_TEXT_MAX], path[PATH_MAX];
+    HIRL_TRY(hirl_text_format(what, sizeof what, "pack %.64s: write", cfg->split));
+    hirl_pack_progress_t progress;
+    hirl_pack_progress_begin(&progress, what, mine);
+    hirl_status_t status = HIRL_OK;
+    for (int64_t at = rank - size; status == HIRL_OK && next_shard(plan, &at, size, &p, &shard);) {
+        const split_plan_t *split = &plan[p];
+        hirl_shard_header_t header = {split->name,     split->taken_from, shard,
+                                      split->n_shards, split->n,          cfg};
+        status = shard_path(cfg, split->name, shard, PART, path);
+        if (status != HIRL_OK) break;
+        status = hirl_shard_write(path, &header, source, split->order + split->begin[shard],
+                                  split->begin[shard + 1] - split->begin[shard],
+                                  hirl_world_n_cpus(world), &progress, &n_done);
+    }
+    hirl_pack_progress_end(&progress);
+    return status;
+}
+
+// Gives this rank's shards their names.
+static hirl_status_t rename_shards(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                                   const split_plan_t plan[2]) {
+    int size = hirl_world_size(world), p = 0;
+    int64_t shard = 0;
+    char from[PATH_MAX], to[PATH_MAX];
+    for (int64_t at = hirl_world_rank(world) - size; next_shard(plan, &at, size, &p, &shard);) {
+        HIRL_TRY(shard_path(cfg, plan[p].name, shard, PART, from));
+        HIRL_TRY(shard_path(cfg, plan[p].name, shard, "", to));
+        HIRL_REQUIRE(rename(from, to) == 0, HIRL_ERR_IO, "%s: cannot move it into place: %s", to,
+                     strerror(errno));
+    }
+    // The new names live in the folder; some file systems refuse this call and need none.
+    int fd = open(cfg->output, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        (void)fsync(fd);
+        close(fd);
+    }
+    return HIRL_OK;
+}
+
+// -------------------------------------------------------------------------------------- report
+
+// Rank 0 lists what was skipped; without any, an old list goes.
+static hirl_status_t write_skipped(const hirl_pack_cfg_t *cfg, const hirl_pack_source_t *source) {
+    char path[PATH_MAX];
+    HIRL_TRY(hirl_text_format(path, sizeof path, "%s/%s-skipped.txt", cfg->output, cfg->split));
+    if (source->n_skipped == 0) {
+        HIRL_REQUIRE(unlink(path) == 0 || errno == ENOENT, HIRL_ERR_IO, "%s: cannot remove it: %s",
+                     path, strerror(errno));
+        return HIRL_OK;
+    }
+    HIRL_TRY(hirl_path_write_whole(path, source->skipped.data, source->skipped.size));
+    const char *line = source->skipped.data;
+    for (int64_t i = 0; i < source->n_skipped && i < SKIPPED_SHOWN_MAX; i++) {
+        size_t length = strcspn(line, "\n"), name = strcspn(line, "\t");
+        hirl_log_root(HIRL_LOG_WARN, "pack: skipped %.*s: %.*s", (int)name, line,
+                      (int)(length - name - 1), line + name + 1);
+        line += length + 1;
+    }
+    hirl_log_root(HIRL_LOG_WARN, "pack: %lld inputs were skipped, all are listed in %s",
+                  (long long)source->n_skipped, path);
+    return HIRL_OK;
+}
+
+static void report(const hirl_pack_cfg_t *cfg, const hirl_pack_source_t *source,
+                   const split_plan_t plan[2], double seconds) {
+    char bytes[32], taken[32];
+    for (int p = 0; p < 2; p++) {
+        if (plan[p].n == 0) continue;
+        int n_classes = 0;
+        for (int64_t i = 0; i < plan[p].n; i++) {
+            int32_t label = source->item[plan[p].order[i]].label;
+            if (label >= n_classes) n_classes = label + 1;
+        }
+        hirl_log_root(HIRL_LOG_INFO,
+                      "pack: split = %s, samples = %lld, classes = %d, shards = %lld, size = %s, "
+                      "folder = %s",
+                      plan[p].name, (long long)plan[p].n, n_classes, (long long)plan[p].n_shards,
+                      hirl_text_bytes(bytes, (double)plan[p].n_bytes), cfg->output);
+    }
+    double n = (double)(plan[0].n + plan[1].n);
+    hirl_log_root(HIRL_LOG_INFO,
+                  "pack: source = %s, format = %s, skipped = %lld, time = %s, samples/s = %.0f",
+                  cfg->source, hirl_pack_format_text(source->format), (long long)source->n_skipped,
+                  hirl_text_duration(taken, seconds), seconds > 0 ? n / seconds : 0.0);
+}
+
+hirl_status_t hirl_data_pack(hirl_world_t *world, const hirl_pack_cfg_t *cfg) {
+    double begun = hirl_time_now();
+    bool is_root = hirl_world_rank(world) == 0;
+    HIRL_TRY(check_cfg(cfg));
+    HIRL_TRY(hirl_par_agree(world, is_root ? prepare_output(cfg) : HIRL_OK));
+    hirl_pack_source_t source;
+    HIRL_TRY(hirl_pack_source_open(world, cfg, &source));
+    split_plan_t plan[2] = {{0}};
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(hirl_par_agree(world, is_root ? write_skipped(cfg, &source) : HIRL_OK), status,
+                  done);
+    HIRL_TRY_GOTO(hirl_par_agree(world, make_plan(cfg, &source, plan)), status, done);
+    status = is_root ? check_space(cfg, plan[0].n_bytes + plan[1].n_bytes) : HIRL_OK;
+    HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);
+
+    status = hirl_par_agree(world, write_shards(world, cfg, &source, plan));
+    if (status == HIRL_OK)
+        status =
+            hirl_par_agree(world, is_root ? sweep_output(cfg, SWEEP_REMOVE, NULL, NULL) : HIRL_OK);
+    if (status == HIRL_OK) status = hirl_par_agree(world, rename_shards(world, cfg, plan));
+    if (status != HIRL_OK) {
+        if (is_root) (void)sweep_output(cfg, SWEEP_REMOVE_PARTS, NULL, NULL);
+        goto done;
+    }
+    if (is_root) report(cfg, &source, plan, hirl_time_now() - begun);
+done:
+    plan_reset(&plan[0]);
+    plan_reset(&plan[1]);
+    hirl_pack_source_reset(&source);
+    return status;
+}

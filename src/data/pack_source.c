@@ -1,0 +1,512 @@
+// Sources of pack: which kind it is, the copy of a container that a node shares, and the check of
+// every input. Rank 0 alone looks at folders and headers, so that a job of many ranks does not list
+// a file system many times over; the others are told. A damaged container (IDX, CIFAR) is an error,
+// since nothing in it can be trusted; a damaged image, or a record with an impossible label, is
+// skipped and reported.
+#include "data_impl.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <omp.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+static const char *const format_texts[HIRL_PACK_FORMAT_COUNT] = {"idx", "cifar10", "cifar100",
+                                                                 "folder"};
+
+const char *hirl_pack_format_text(hirl_pack_format_t format) { return format_texts[format]; }
+
+bool hirl_pack_is_folder(const char *path) {
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISDIR(found.st_mode);
+}
+
+bool hirl_pack_is_file(const char *path) {
+    struct stat found;
+    return stat(path, &found) == 0 && S_ISREG(found.st_mode);
+}
+
+hirl_status_t hirl_pack_split_is_test(const hirl_pack_cfg_t *cfg, bool *is_test_p) {
+    bool is_test = strcmp(cfg->split, "val") == 0 || strcmp(cfg->split, "test") == 0;
+    HIRL_REQUIRE(is_test || strcmp(cfg->split, "train") == 0, HIRL_ERR_DECK,
+                 "pack%%split is '%s', and %s has files for 'train', 'val' and 'test' only; name a "
+                 "file as pack%%source "
+                 "to give its samples another split",
+                 cfg->split, cfg->source);
+    *is_test_p = is_test;
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_pack_note_skipped(hirl_text_t *skipped, const char *name, size_t name_size,
+                                     const char *reason) {
+    size_t begun = skipped->size;
+    HIRL_TRY(hirl_text_append(skipped, "%.*s", (int)name_size, name));
+    size_t middle = skipped->size;
+    HIRL_TRY(hirl_text_append(skipped, "\t%s", reason));
+    for (size_t i = begun; i < skipped->size; i++) {
+        if (i != middle && iscntrl((unsigned char)skipped->data[i])) skipped->data[i] = '?';
+    }
+    return hirl_text_append(skipped, "\n");
+}
+
+hirl_status_t hirl_pack_make_classes(const char *const *names, int n, hirl_class_table_t *classes) {
+    size_t width = 1;
+    for (int i = 0; i < n; i++) {
+        if (strlen(names[i]) + 1 > width) width = strlen(names[i]) + 1;
+    }
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, (size_t)n * width, &classes->name));
+    for (int i = 0; i < n; i++)
+        memcpy(classes->name + (size_t)i * width, names[i], strlen(names[i]));
+    classes->n = n;
+    classes->width = (int)width;
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_pack_allocate_records(hirl_pack_source_t *source) {
+    int64_t n = 0;
+    for (int64_t f = 0; f < source->n_files; f++) n += source->file[f].size / source->stride;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n, &source->item));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n + 1, &source->name_offset));
+    hirl_text_t names = {0};
+    int64_t i = 0;
+    for (int64_t f = 0; f < source->n_files; f++) {
+        const char *slash = strrchr(source->file[f].path, '/');
+        const char *file = slash ? slash + 1 : source->file[f].path;
+        for (int64_t record = 0; record < source->file[f].size / source->stride; record++) {
+            hirl_status_t status = hirl_text_append(&names, "%s#%lld", file, (long long)record);
+            if (status != HIRL_OK) {
+                hirl_text_reset(&names);
+                return status;
+            }
+            source->name_offset[++i] = (int64_t)names.size;
+        }
+    }
+    source->n = n;
+    source->name = names.data; // a text's memory is hirl_mem_*'s
+    return HIRL_OK;
+}
+
+// -------------------------------------------------------------------------------------- which kind
+
+static hirl_status_t tell_format(const hirl_pack_cfg_t *cfg, hirl_pack_format_t *format_p) {
+    HIRL_REQUIRE(cfg->source[0], HIRL_ERR_DECK,
+                 "pack%%source is empty: name a folder of images, or of IDX or CIFAR files");
+    for (int f = 0; f < HIRL_PACK_FORMAT_COUNT; f++) {
+        if (strcmp(cfg->format, format_texts[f]) == 0) {
+            *format_p = (hirl_pack_format_t)f;
+            return HIRL_OK;
+        }
+    }
+    HIRL_REQUIRE(strcmp(cfg->format, "auto") == 0 || !cfg->format[0], HIRL_ERR_DECK,
+                 "pack%%format is '%s', expected 'auto', 'idx', 'cifar10', 'cifar100' or 'folder'",
+                 cfg->format);
+    hirl_pack_format_t format = HIRL_PACK_FOLDER;
+    if (hirl_pack_is_idx(cfg->source)) {
+        format = HIRL_PACK_IDX;
+    } else if (!hirl_pack_is_cifar(cfg->source, &format)) {
+        HIRL_REQUIRE(hirl_pack_is_folder(cfg->source),
+                     hirl_pack_is_file(cfg->source) ? HIRL_ERR_DECK : HIRL_ERR_IO,
+                     hirl_pack_is_file(cfg->source)
+                         ? "pack%%source: %s has none of the usual names of IDX and CIFAR files; "
+                           "say pack%%format"
+                         : "pack%%source: %s does not exist",
+                     cfg->source);
+    }
+    *format_p = format;
+    return HIRL_OK;
+}
+
+static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source) {
+    HIRL_TRY(tell_format(cfg, &source->format));
+    switch (source->format) {
+        case HIRL_PACK_IDX: HIRL_TRY(hirl_pack_find_idx(cfg, source)); break;
+        case HIRL_PACK_FOLDER: HIRL_TRY(hirl_pack_find_folder(cfg, source)); break;
+        default: HIRL_TRY(hirl_pack_find_cifar(cfg, source));
+    }
+    HIRL_REQUIRE(source->n > 0, HIRL_ERR_FORMAT, "pack%%source: %s holds no samples", cfg->source);
+    return HIRL_OK;
+}
+
+// ------------------------------------------------------------------------------ telling the others
+
+static hirl_status_t broadcast_bytes(hirl_world_t *world, void *data, int64_t n) {
+    return n > 0 ? hirl_par_broadcast(world, data, n, HIRL_PAR_U8, 0) : HIRL_OK;
+}
+
+static hirl_status_t allocate_received(hirl_pack_source_t *source, int64_t name_bytes,
+                                       bool has_parent, int64_t skipped_bytes) {
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, source->n, &source->item));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, name_bytes, &source->name));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, source->n + 1, &source->name_offset));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, source->n_files, &source->file));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, (int64_t)source->classes.n * source->classes.width,
+                        &source->classes.name));
+    if (has_parent) HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, source->classes.n, &source->classes.parent));
+    if (skipped_bytes == 0) return HIRL_OK;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, skipped_bytes + 1, &source->skipped.data));
+    source->skipped.size = (size_t)skipped_bytes;
+    source->skipped.capacity = (size_t)skipped_bytes + 1;
+    return HIRL_OK;
+}
+
+static hirl_status_t broadcast_source(hirl_world_t *world, hirl_pack_source_t *source) {
+    if (hirl_world_size(world) == 1) return HIRL_OK;
+    bool is_root = hirl_world_rank(world) == 0;
+    int64_t told[] = {source->format,
+                      source->n,
+                      is_root ? source->name_offset[source->n] : 0,
+                      source->n_files,
+                      source->classes.n,
+                      source->classes.width,
+                      source->classes.parent != NULL,
+                      (int64_t)source->skipped.size,
+                      source->n_skipped,
+                      source->stride,
+                      source->label_bytes,
+                      source->is_planar};
+    HIRL_TRY(hirl_par_broadcast(world, told, sizeof told / sizeof *told, HIRL_PAR_I64, 0));
+    hirl_status_t status = HIRL_OK;
+    if (!is_root) {
+        source->format = (hirl_pack_format_t)told[0];
+        source->n = told[1];
+        source->n_files = told[3];
+        source->classes.n = (int)told[4];
+        source->classes.width = (int)told[5];
+        source->n_skipped = told[8];
+        source->stride = told[9];
+        source->label_bytes = told[10];
+        source->is_planar = told[11] != 0;
+        status = allocate_received(source, told[2], told[6] != 0, told[7]);
+    }
+    HIRL_TRY(hirl_par_agree(world, status));
+    HIRL_TRY(broadcast_bytes(world, source->root, sizeof source->root));
+    HIRL_TRY(broadcast_bytes(world, source->item, source->n * (int64_t)sizeof *source->item));
+    HIRL_TRY(broadcast_bytes(world, source->name, told[2]));
+    HIRL_TRY(broadcast_bytes(world, source->name_offset,
+                             (source->n + 1) * (int64_t)sizeof *source->name_offset));
+    HIRL_TRY(broadcast_bytes(world, source->file, source->n_files * (int64_t)sizeof *source->file));
+    HIRL_TRY(broadcast_bytes(world, source->classes.name, told[4] * told[5]));
+    if (told[6])
+        HIRL_TRY(
+            broadcast_bytes(world, source->classes.parent, told[4] * (int64_t)sizeof(int32_t)));
+    return broadcast_bytes(world, source->skipped.data, told[7]);
+}
+
+// -------------------------------------------------------------------------------------- containers
+
+hirl_status_t hirl_pack_inflate(gzFile stream, const char *path, int64_t n, uint8_t *out) {
+    const int64_t piece = 1 << 26;
+    for (int64_t done = 0; done < n;) {
+        int got = gzread(stream, out + done, (unsigned)(n - done < piece ? n - done : piece));
+        int cause = Z_OK;
+        const char *text = gzerror(stream, &cause);
+        HIRL_REQUIRE(got >= 0 && (cause == Z_OK || cause == Z_STREAM_END), HIRL_ERR_FORMAT,
+                     "%s: damaged, %lld more bytes expected: %s; get it again", path,
+                     (long long)(n - done), cause == Z_ERRNO ? strerror(errno) : text);
+        HIRL_REQUIRE(got > 0, HIRL_ERR_FORMAT,
+                     "%s: ends early, %lld more bytes expected; get it again", path,
+                     (long long)(n - done));
+        done += got;
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_pack_inflate_end(gzFile stream, const char *path, int64_t n) {
+    uint8_t more;
+    int got = gzread(stream, &more, 1), cause = Z_OK;
+    const char *text = gzerror(stream, &cause);
+    HIRL_REQUIRE(got >= 0 && (cause == Z_OK || cause == Z_STREAM_END), HIRL_ERR_FORMAT,
+                 "%s: damaged: %s; get it again", path, cause == Z_ERRNO ? strerror(errno) : text);
+    HIRL_REQUIRE(got == 0, HIRL_ERR_FORMAT,
+                 "%s: goes on after the %lld bytes that its header promises", path, (long long)n);
+    return HIRL_OK;
+}
+
+// Reads the records of one file behind its header.
+static hirl_status_t load_file(const hirl_pack_file_t *file, uint8_t *out) {
+    gzFile stream = gzopen(file->path, "rb");
+    HIRL_REQUIRE(stream, HIRL_ERR_IO, "%s: %s", file->path, strerror(errno));
+    gzbuffer(stream, 1 << 18);
+    hirl_status_t status = HIRL_OK;
+    uint8_t header[64];
+    HIRL_TRY_GOTO(hirl_pack_inflate(stream, file->path, file->skip, header), status, done);
+    HIRL_TRY_GOTO(hirl_pack_inflate(stream, file->path, file->size, out), status, done);
+    HIRL_TRY_GOTO(hirl_pack_inflate_end(stream, file->path, file->skip + file->size), status, done);
+done:
+    gzclose(stream);
+    return status;
+}
+
+// One copy per node, read by the node's first rank. Collective.
+static hirl_status_t load_content(hirl_world_t *world, hirl_pack_source_t *source) {
+    int64_t size = 0;
+    for (int64_t f = 0; f < source->n_files; f++) size += source->file[f].size;
+    void *content = NULL;
+    HIRL_TRY(hirl_par_shared_create(world, (size_t)size, &source->shared, &content));
+    source->content = content;
+    hirl_status_t status = HIRL_OK;
+    if (hirl_world_node_rank(world) == 0) {
+        uint8_t *out = content;
+        for (int64_t f = 0; status == HIRL_OK && f < source->n_files; f++) {
+            status = load_file(&source->file[f], out);
+            out += source->file[f].size;
+        }
+    }
+    HIRL_TRY(hirl_par_agree(world, status));
+    return hirl_par_shared_sync(source->shared);
+}
+
+// ------------------------------------------------------------------------------------- image files
+
+static hirl_status_t make_path(const hirl_pack_source_t *source, int64_t i, char path[PATH_MAX]) {
+    int64_t at = source->name_offset[i], size = source->name_offset[i + 1] - at;
+    return hirl_text_format(path, PATH_MAX, "%s/%.*s", source->root, (int)size, source->name + at);
+}
+
+static hirl_status_t read_bytes(int fd, const char *path, int64_t size, uint8_t *out) {
+    for (int64_t done = 0; done < size;) {
+        ssize_t got = read(fd, out + done, (size_t)(size - done));
+        if (got < 0 && errno == EINTR) continue;
+        HIRL_REQUIRE(got > 0, HIRL_ERR_IO, "%s: %s", path,
+                     got < 0 ? strerror(errno) : "shrank while it was read");
+        done += got;
+    }
+    return HIRL_OK;
+}
+
+// Opens an image file whose size is sane.
+static hirl_status_t open_image(const char *path, int *fd_p, int64_t *size_p) {
+    // Without O_NONBLOCK a pipe among the files would hold up everything.
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    HIRL_REQUIRE(fd >= 0, HIRL_ERR_IO, "cannot be opened: %s", strerror(errno));
+    struct stat found;
+    hirl_status_t status = HIRL_OK;
+    if (fstat(fd, &found) != 0) {
+        status = HIRL_FAIL(HIRL_ERR_IO, "cannot be opened: %s", strerror(errno));
+    } else if (!S_ISREG(found.st_mode)) {
+        status = HIRL_FAIL(HIRL_ERR_IO, "not a file");
+    } else if (found.st_size < 1 || (uint64_t)found.st_size > HIRL_IMAGE_BYTES_MAX) {
+        status = HIRL_FAIL(HIRL_ERR_FORMAT, "%lld bytes, expected 1 to %zu",
+                           (long long)found.st_size, HIRL_IMAGE_BYTES_MAX);
+    }
+    if (status != HIRL_OK) {
+        close(fd);
+        return status;
+    }
+    *fd_p = fd;
+    *size_p = (int64_t)found.st_size;
+    return HIRL_OK;
+}
+
+// Reads and decodes one image file; fills its item. The failure's text is the reason why it is
+// skipped.
+static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
+                                 hirl_buffer_t *encoded, hirl_buffer_t *decoded,
+                                 hirl_pack_item_t *item) {
+    char path[PATH_MAX];
+    HIRL_TRY(make_path(source, i, path));
+    int fd = -1;
+    int64_t size = 0;
+    HIRL_TRY(open_image(path, &fd, &size));
+    hirl_status_t status = hirl_buffer_reserve(encoded, (size_t)size);
+    if (status == HIRL_OK) status = read_bytes(fd, path, size, encoded->data);
+    close(fd);
+    HIRL_TRY(status);
+
+    hirl_sample_t sample = {.bytes = encoded->data, .size = (size_t)size};
+    const uint8_t *b = encoded->data;
+    HIRL_REQUIRE(hirl_image_sniff(b, sample.size, &sample.encoding), HIRL_ERR_FORMAT,
+                 "neither PNG nor JPEG: %lld bytes that begin with %02x %02x %02x", (long long)size,
+                 b[0], size > 1 ? b[1] : 0, size > 2 ? b[2] : 0);
+    hirl_image_t image = {0};
+    HIRL_TRY(hirl_image_decode(&sample, 0, decoded, &image));
+    item->size = size;
+    item->checksum = hirl_hash64(encoded->data, sample.size);
+    item->height = image.height;
+    item->width = image.width;
+    item->channels = image.channels;
+    item->encoding = (int32_t)sample.encoding;
+    item->is_good = 1;
+    return HIRL_OK;
+}
+
+// Checks inputs [from, to); reason[i - from] tells why one is bad. Fails only where going on makes
+// no sense.
+static hirl_status_t check_range(const hirl_pack_source_t *source, int64_t from, int64_t to,
+                                 int n_threads, hirl_pack_progress_t *progress, char **reason) {
+    hirl_buffer_t *buffer = NULL; // [n_threads, 2]
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, 2 * n_threads, &buffer));
+    atomic_llong n_done = 0;
+    atomic_bool is_out_of_memory = false;
+#pragma omp parallel for schedule(dynamic, 16) num_threads(n_threads)
+    for (int64_t i = from; i < to; i++) {
+        if (is_out_of_memory) continue;
+        int thread = omp_get_thread_num();
+        hirl_status_t status =
+            check_image(source, i, &buffer[2 * thread], &buffer[2 * thread + 1], &source->item[i]);
+        if (status != HIRL_OK && status != HIRL_ERR_MEMORY) {
+            const char *text = hirl_error_text_view();
+            void *copy = NULL;
+            status = hirl_mem_alloc(HIRL_MEM_DATA, strlen(text) + 1, &copy);
+            if (status == HIRL_OK) reason[i - from] = strcpy(copy, text);
+        }
+        if (status == HIRL_ERR_MEMORY) is_out_of_memory = true;
+        long long done = ++n_done;
+        if (thread == 0) hirl_pack_progress_update(progress, done);
+    }
+    for (int b = 0; b < 2 * n_threads; b++) hirl_buffer_reset(&buffer[b]);
+    hirl_mem_free(buffer);
+    HIRL_REQUIRE(!is_out_of_memory, HIRL_ERR_MEMORY,
+                 "not enough memory to decode %d images at a time", n_threads);
+    return HIRL_OK;
+}
+
+// This rank's lines of the list of skipped inputs, in order.
+static hirl_status_t list_skipped(const hirl_pack_source_t *source, int64_t from, int64_t to,
+                                  char **reason, hirl_text_t *lines, int64_t *n_p) {
+    for (int64_t i = from; i < to; i++) {
+        if (!reason[i - from]) continue;
+        int64_t at = source->name_offset[i];
+        HIRL_TRY(hirl_pack_note_skipped(
+            lines, source->name + at, (size_t)(source->name_offset[i + 1] - at), reason[i - from]));
+        (*n_p)++;
+    }
+    return HIRL_OK;
+}
+
+// Puts the ranks' lists one behind the other, in canonical order because ranks check consecutive
+// parts.
+static hirl_status_t gather_skipped(hirl_world_t *world, hirl_pack_source_t *source,
+                                    hirl_text_t *mine, int64_t n) {
+    int size = hirl_world_size(world);
+    int64_t *counts = NULL;
+    char *all = NULL;
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(hirl_par_agree(world, HIRL_ALLOC(HIRL_MEM_DATA, size, &counts)), status, done);
+    int64_t bytes = (int64_t)mine->size, total = 0;
+    HIRL_TRY_GOTO(hirl_par_all_gather(world, &bytes, 1, HIRL_PAR_I64, counts), status, done);
+    for (int r = 0; r < size; r++) total += counts[r];
+    HIRL_TRY_GOTO(hirl_par_all_reduce(world, &n, 1, HIRL_PAR_I64, HIRL_PAR_SUM), status, done);
+    source->n_skipped += n;
+    if (total == 0) goto done;
+    HIRL_TRY_GOTO(hirl_par_agree(world, HIRL_ALLOC(HIRL_MEM_DATA, total + 1, &all)), status, done);
+    HIRL_TRY_GOTO(hirl_par_all_gather_v(world, mine->data, counts, HIRL_PAR_U8, all), status, done);
+    HIRL_TRY_GOTO(hirl_par_agree(world, hirl_text_append(&source->skipped, "%s", all)), status,
+                  done);
+done:
+    hirl_mem_free(counts);
+    hirl_mem_free(all);
+    return status;
+}
+
+// Every rank checks its part of the image files; all learn the outcome. Collective.
+static hirl_status_t check_folder(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                                  hirl_pack_source_t *source) {
+    int rank = hirl_world_rank(world), size = hirl_world_size(world);
+    // Products of a number of files and of ranks stay far below 2^63.
+    int64_t from = source->n * rank / size, to = source->n * (rank + 1) / size, n_bad = 0;
+    char **reason = NULL;
+    int64_t *counts = NULL;
+    hirl_pack_item_t *all = NULL;
+    hirl_text_t lines = {0};
+    char what[HIRL_DECK_TEXT_MAX];
+    HIRL_TRY(hirl_text_format(what, sizeof what, "pack %.64s: check", cfg->split));
+    hirl_pack_progress_t progress;
+    hirl_pack_progress_begin(&progress, what, to - from);
+
+    hirl_status_t status = HIRL_ALLOC(HIRL_MEM_DATA, to - from, &reason);
+    if (status == HIRL_OK) status = HIRL_ALLOC(HIRL_MEM_DATA, size, &counts);
+    if (status == HIRL_OK) status = HIRL_ALLOC(HIRL_MEM_DATA, source->n, &all);
+    if (status == HIRL_OK)
+        status = check_range(source, from, to, hirl_world_n_cpus(world), &progress, reason);
+    if (status == HIRL_OK) status = list_skipped(source, from, to, reason, &lines, &n_bad);
+    hirl_pack_progress_end(&progress);
+    HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);
+    HIRL_TRY_GOTO(gather_skipped(world, source, &lines, n_bad), status, done);
+
+    int64_t item_bytes = (int64_t)sizeof *all;
+    for (int r = 0; r < size; r++)
+        counts[r] = (source->n * (r + 1) / size - source->n * r / size) * item_bytes;
+    HIRL_TRY_GOTO(hirl_par_all_gather_v(world, source->item + from, counts, HIRL_PAR_U8, all),
+                  status, done);
+    hirl_pack_item_t *old = source->item;
+    source->item = all;
+    all = old;
+done:
+    for (int64_t i = 0; reason && i < to - from; i++) hirl_mem_free(reason[i]);
+    hirl_mem_free(reason);
+    hirl_mem_free(counts);
+    hirl_mem_free(all);
+    hirl_text_reset(&lines);
+    return status;
+}
+
+// -------------------------------------------------------------------------------------- all
+
+hirl_status_t hirl_pack_source_open(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                                    hirl_pack_source_t *source) {
+    memset(source, 0, sizeof *source);
+    hirl_status_t status = HIRL_OK;
+    if (hirl_world_rank(world) == 0) status = find_on_root(cfg, source);
+    HIRL_TRY_GOTO(hirl_par_agree(world, status), status, err);
+    HIRL_TRY_GOTO(broadcast_source(world, source), status, err);
+    if (source->n_files > 0) {
+        HIRL_TRY_GOTO(load_content(world, source), status, err);
+    } else {
+        HIRL_TRY_GOTO(check_folder(world, cfg, source), status, err);
+    }
+    return HIRL_OK;
+err:
+    hirl_pack_source_reset(source);
+    return status;
+}
+
+void hirl_pack_source_reset(hirl_pack_source_t *source) {
+    hirl_mem_free(source->item);
+    hirl_mem_free(source->name);
+    hirl_mem_free(source->name_offset);
+    hirl_mem_free(source->file);
+    hirl_class_table_reset(&source->classes);
+    hirl_text_reset(&source->skipped);
+    hirl_par_shared_destroy(&source->shared);
+    memset(source, 0, sizeof *source);
+}
+
+static void interleave(const uint8_t *planes, size_t n_pixels, int channels, uint8_t *out) {
+    for (size_t p = 0; p < n_pixels; p++) {
+        for (int c = 0; c < channels; c++) *out++ = planes[(size_t)c * n_pixels + p];
+    }
+}
+
+static hirl_status_t read_image(const hirl_pack_source_t *source, int64_t i, uint8_t *out) {
+    const hirl_pack_item_t *item = &source->item[i];
+    char path[PATH_MAX];
+    HIRL_TRY(make_path(source, i, path));
+    int fd = -1;
+    int64_t size = 0;
+    hirl_status_t status = open_image(path, &fd, &size);
+    HIRL_REQUIRE(status == HIRL_OK, status, "%s: %s", path, hirl_error_text_view());
+    if (size == item->size) status = read_bytes(fd, path, size, out);
+    close(fd);
+    HIRL_TRY(status);
+    HIRL_REQUIRE(
+        size == item->size && hirl_hash64(out, (size_t)size) == item->checksum, HIRL_ERR_IO,
+        "%s: changed since it was checked; pack again when nothing writes to the source", path);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i, uint8_t *out) {
+    if (!source->content) return read_image(source, i, out);
+    const hirl_pack_item_t *item = &source->item[i];
+    const uint8_t *pixels = source->content + i * source->stride + source->label_bytes;
+    if (source->is_planar) {
+        interleave(pixels, (size_t)item->height * (size_t)item->width, item->channels, out);
+    } else {
+        memcpy(out, pixels, (size_t)item->size);
+    }
+    return HIRL_OK;
+}

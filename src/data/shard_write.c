@@ -1,0 +1,284 @@
+// Writes one shard. Its bytes depend on the samples, their order and the header alone: no times are
+// kept, and nothing depends on ranks or threads. Inputs are read in blocks by several threads; HDF5
+// is called by the calling thread only. /data begins at a page, so that a mapping of the file
+// aligns it.
+#include "data_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BLOCK_BYTES = 16 << 20, PAGE_BYTES = 4096, ALIGN_FROM_BYTES = 65536 };
+
+// What is written beside the images; all of it in the order of the shard.
+typedef struct columns {
+    int64_t *offset, *name_offset; // [n+1]
+    int32_t *height, *width, *channels, *label;
+    uint64_t *checksum;
+    char *name;
+} columns_t;
+
+static void columns_reset(columns_t *columns) {
+    hirl_mem_free(columns->offset);
+    hirl_mem_free(columns->name_offset);
+    hirl_mem_free(columns->height);
+    hirl_mem_free(columns->width);
+    hirl_mem_free(columns->channels);
+    hirl_mem_free(columns->label);
+    hirl_mem_free(columns->checksum);
+    hirl_mem_free(columns->name);
+}
+
+// Everything but the checksums, which are made while the images are copied.
+static hirl_status_t columns_fill(columns_t *columns, const hirl_pack_source_t *source,
+                                  const int64_t *order, int64_t n) {
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n + 1, &columns->offset));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n + 1, &columns->name_offset));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n, &columns->height));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n, &columns->width));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n, &columns->channels));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n, &columns->label));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n, &columns->checksum));
+    for (int64_t i = 0; i < n; i++) {
+        const hirl_pack_item_t *item = &source->item[order[i]];
+        columns->offset[i + 1] = columns->offset[i] + item->size;
+        columns->height[i] = item->height;
+        columns->width[i] = item->width;
+        columns->channels[i] = item->channels;
+        columns->label[i] = item->label;
+        const int64_t *name = source->name_offset + order[i];
+        columns->name_offset[i + 1] = columns->name_offset[i] + name[1] - name[0];
+    }
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, columns->name_offset[n], &columns->name));
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = columns->name_offset[i];
+        memcpy(columns->name + at, source->name + source->name_offset[order[i]],
+               (size_t)(columns->name_offset[i + 1] - at));
+    }
+    return HIRL_OK;
+}
+
+static hirl_shard_encoding_t common_encoding(const hirl_pack_source_t *source, const int64_t *order,
+                                             int64_t n) {
+    int32_t first = source->item[order[0]].encoding;
+    for (int64_t i = 1; i < n; i++) {
+        if (source->item[order[i]].encoding != first) return HIRL_SHARD_MIXED;
+    }
+    return first == HIRL_ENCODING_RAW   ? HIRL_SHARD_RAW
+           : first == HIRL_ENCODING_PNG ? HIRL_SHARD_PNG
+                                        : HIRL_SHARD_JPEG;
+}
+
+// -------------------------------------------------------------------------------------- objects
+
+static hirl_status_t create_object(hid_t file, const char *path, const char *name, hid_t type,
+                                   int64_t n, hid_t *object_p) {
+    hsize_t dims = (hsize_t)n;
+    hid_t space = H5Screate_simple(1, &dims, NULL);
+    hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_layout(plist, H5D_CONTIGUOUS);
+    H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER);
+    H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY);
+    H5Pset_obj_track_times(plist, false);
+    hid_t object = H5Dcreate2(file, name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    H5Pclose(plist);
+    H5Sclose(space);
+    HIRL_TRY_H5(object, path, name);
+    *object_p = object;
+    return HIRL_OK;
+}
+
+static hirl_status_t write_object(hid_t file, const char *path, const char *name, hid_t stored,
+                                  hid_t given, int64_t n, const void *data) {
+    hid_t object = H5I_INVALID_HID;
+    HIRL_TRY(create_object(file, path, name, stored, n, &object));
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_H5_GOTO(H5Dwrite(object, given, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), path, name,
+                     status, done);
+done:
+    H5Dclose(object);
+    return status;
+}
+
+static hirl_status_t write_classes(hid_t file, const char *path,
+                                   const hirl_class_table_t *classes) {
+    if (classes->n == 0) return HIRL_OK;
+    hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, (size_t)classes->width);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    hirl_status_t status =
+        write_object(file, path, "/class_name", type, type, classes->n, classes->name);
+    H5Tclose(type);
+    HIRL_TRY(status);
+    if (!classes->parent) return HIRL_OK;
+    return write_object(file, path, "/class_parent", H5T_STD_I32LE, H5T_NATIVE_INT32, classes->n,
+                        classes->parent);
+}
+
+static hirl_status_t write_attributes(hid_t file, const char *path,
+                                      const hirl_shard_header_t *header, int64_t n,
+                                      hirl_shard_encoding_t encoding, const char *format) {
+    const hirl_pack_cfg_t *cfg = header->cfg;
+    HIRL_TRY(hirl_data_h5_write_text(file, path, "format", "hirl-shard"));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "version", H5T_STD_I32LE, HIRL_SHARD_VERSION));
+    HIRL_TRY(hirl_data_h5_write_text(file, path, "split", header->split));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "n_samples", H5T_STD_I64LE, n));
+    HIRL_TRY(hirl_data_h5_write_text(file, path, "encoding", hirl_shard_encoding_text(encoding)));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "number", H5T_STD_I64LE, header->number));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "n_shards", H5T_STD_I64LE, header->n_shards));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "n_split_samples", H5T_STD_I64LE,
+                                    header->n_split_samples));
+    HIRL_TRY(hirl_data_h5_write_text(file, path, "source", cfg->source));
+    HIRL_TRY(hirl_data_h5_write_text(file, path, "source_format", format));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "seed", H5T_STD_I64LE, cfg->seed));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "is_shuffled", H5T_STD_I32LE, cfg->shuffle));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "n_holdout", H5T_STD_I64LE, cfg->n_holdout));
+    if (header->taken_from)
+        HIRL_TRY(hirl_data_h5_write_text(file, path, "taken_from", header->taken_from));
+    return hirl_data_h5_write_text(file, path, "software", hirl_build_info_text());
+}
+
+// -------------------------------------------------------------------------------------- images
+
+// Reads inputs order[from..to) to their places in `block`, and makes their checksums.
+static hirl_status_t read_block(const hirl_pack_source_t *source, const int64_t *order,
+                                int64_t from, int64_t to, const columns_t *columns, int n_threads,
+                                uint8_t *block) {
+    hirl_status_t status = HIRL_OK;
+    int64_t failed = INT64_MAX;
+    char text[2048] = ""; // failures are recorded per thread
+#pragma omp parallel for schedule(dynamic, 8) num_threads(n_threads)
+    for (int64_t i = from; i < to; i++) {
+        uint8_t *out = block + (columns->offset[i] - columns->offset[from]);
+        hirl_status_t mine = hirl_pack_source_read(source, order[i], out);
+        if (mine == HIRL_OK) {
+            columns->checksum[i] =
+                hirl_hash64(out, (size_t)(columns->offset[i + 1] - columns->offset[i]));
+            continue;
+        }
+#pragma omp critical(hirl_pack_read_failed)
+        if (i < failed) {
+            failed = i;
+            status = mine;
+            (void)hirl_text_format(text, sizeof text, "%s", hirl_error_text_view());
+        }
+    }
+    return status == HIRL_OK ? HIRL_OK : HIRL_FAIL(status, "%s", text);
+}
+
+static hirl_status_t write_slab(hid_t object, const char *path, int64_t from, int64_t n,
+                                const uint8_t *block) {
+    hsize_t start = (hsize_t)from, count = (hsize_t)n;
+    hid_t space = H5Dget_space(object), memory = H5Screate_simple(1, &count, NULL);
+    H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &count, NULL);
+    herr_t answer = H5Dwrite(object, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, block);
+    H5Sclose(memory);
+    H5Sclose(space);
+    HIRL_TRY_H5(answer, path, "/data");
+    return HIRL_OK;
+}
+
+static hirl_status_t write_images(hid_t file, const char *path, const hirl_pack_source_t *source,
+                                  const int64_t *order, int64_t n, const columns_t *columns,
+                                  int n_threads, hirl_pack_progress_t *progress, int64_t *n_done) {
+    hid_t object = H5I_INVALID_HID;
+    HIRL_TRY(create_object(file, path, "/data", H5T_STD_U8LE, columns->offset[n], &object));
+    hirl_buffer_t block = {0};
+    hirl_status_t status = HIRL_OK;
+    for (int64_t from = 0, to; from < n; from = to) {
+        to = from + 1;
+        while (to < n && columns->offset[to + 1] - columns->offset[from] <= BLOCK_BYTES) to++;
+        int64_t bytes = columns->offset[to] - columns->offset[from];
+        HIRL_TRY_GOTO(hirl_buffer_reserve(&block, (size_t)bytes), status, done);
+        HIRL_TRY_GOTO(read_block(source, order, from, to, columns, n_threads, block.data), status,
+                      done);
+        HIRL_TRY_GOTO(write_slab(object, path, columns->offset[from], bytes, block.data), status,
+                      done);
+        *n_done += to - from;
+        hirl_pack_progress_update(progress, *n_done);
+    }
+done:
+    hirl_buffer_reset(&block);
+    H5Dclose(object);
+    return status;
+}
+
+// -------------------------------------------------------------------------------------- all
+
+static hirl_status_t write_all(hid_t file, const char *path, const hirl_shard_header_t *header,
+                               const hirl_pack_source_t *source, const int64_t *order, int64_t n,
+                               int n_threads, hirl_pack_progress_t *progress, int64_t *n_done) {
+    columns_t columns = {0};
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(columns_fill(&columns, source, order, n), status, done);
+    hirl_shard_encoding_t encoding = common_encoding(source, order, n);
+    HIRL_TRY_GOTO(
+        write_attributes(file, path, header, n, encoding, hirl_pack_format_text(source->format)),
+        status, done);
+    const struct {
+        const char *name;
+        hid_t stored, given;
+        int64_t n;
+        const void *data;
+    } column[] = {
+        {"/offset", H5T_STD_I64LE, H5T_NATIVE_INT64, n + 1, columns.offset},
+        {"/height", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.height},
+        {"/width", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.width},
+        {"/channels", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.channels},
+        {"/label", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.label},
+        {"/name", H5T_STD_U8LE, H5T_NATIVE_UINT8, columns.name_offset[n], columns.name},
+        {"/name_offset", H5T_STD_I64LE, H5T_NATIVE_INT64, n + 1, columns.name_offset},
+    };
+    for (size_t c = 0; c < sizeof column / sizeof *column; c++) {
+        HIRL_TRY_GOTO(write_object(file, path, column[c].name, column[c].stored, column[c].given,
+                                   column[c].n, column[c].data),
+                      status, done);
+    }
+    HIRL_TRY_GOTO(write_classes(file, path, &source->classes), status, done);
+    HIRL_TRY_GOTO(write_images(file, path, source, order, n, &columns, n_threads, progress, n_done),
+                  status, done);
+    HIRL_TRY_GOTO(write_object(file, path, "/checksum", H5T_STD_U64LE, H5T_NATIVE_UINT64, n,
+                               columns.checksum),
+                  status, done);
+done:
+    columns_reset(&columns);
+    return status;
+}
+
+static hirl_status_t bring_to_disk(const char *path) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    HIRL_REQUIRE(fd >= 0, HIRL_ERR_IO, "%s: %s", path, strerror(errno));
+    int answer = fsync(fd), cause = errno;
+    close(fd);
+    HIRL_REQUIRE(answer == 0, HIRL_ERR_IO, "%s: cannot bring it to disk: %s", path,
+                 strerror(cause));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_shard_write(const char *path, const hirl_shard_header_t *header,
+                               const hirl_pack_source_t *source, const int64_t *order, int64_t n,
+                               int n_threads, hirl_pack_progress_t *progress, int64_t *n_done) {
+    hirl_data_h5_quiet_t quiet = hirl_data_h5_quiet_begin();
+    hid_t create = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_obj_track_times(create, false);
+    H5Pset_alignment(access, ALIGN_FROM_BYTES, PAGE_BYTES);
+    H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, create, access);
+    H5Pclose(create);
+    H5Pclose(access);
+    hirl_status_t status = HIRL_OK;
+    if (file < 0) {
+        status = hirl_data_h5_fail(__FILE__, __LINE__, __func__, path, "cannot create the shard");
+    } else {
+        status = write_all(file, path, header, source, order, n, n_threads, progress, n_done);
+        // A full disk may show only here.
+        if (H5Fclose(file) < 0 && status == HIRL_OK) {
+            status =
+                hirl_data_h5_fail(__FILE__, __LINE__, __func__, path, "cannot close the shard");
+        }
+    }
+    hirl_data_h5_quiet_end(quiet);
+    HIRL_TRY(status);
+    return bring_to_disk(path);
+}
