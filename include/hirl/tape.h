@@ -53,6 +53,8 @@ hirl_status_t hirl_var_detach(hirl_tape_t *tape, hirl_var_t *var, hirl_var_t **d
 
 /// Back-propagates sum_i weight[i] * loss[i] (scalars, f32 [1]) and clears the tape. Between nodes, pending reductions of the world progress.
 hirl_status_t hirl_tape_backward(hirl_tape_t *tape, hirl_var_t *const *loss, const float *weight, int n_losses);
+/// Back-propagates a given gradient of one variable (same shape) and clears the tape.
+hirl_status_t hirl_tape_backward_from(hirl_tape_t *tape, hirl_var_t *var, const hirl_tensor_t *gradient);
 /// Forgets what was recorded.
 void hirl_tape_reset(hirl_tape_t *tape);
 

@@ -116,9 +116,8 @@ hirl_status_t hirl_var_create(hirl_tape_t *tape, const hirl_tensor_t *value, hir
 hirl_status_t hirl_var_create_leaf(hirl_tape_t *tape, const hirl_tensor_t *value, const hirl_tensor_t *grad,
                                    hirl_var_t **var_p)
 {
-    HIRL_REQUIRE(hirl_tensor_is_plain(value) && hirl_tensor_is_plain(grad) && grad->dtype == HIRL_F32 &&
-                     hirl_shape_equal(&value->shape, &grad->shape),
-                 HIRL_ERR_ARG, "leaf: the gradient must be plain f32 of the value's shape");
+    HIRL_REQUIRE(hirl_tensor_is_plain(grad) && grad->dtype == HIRL_F32 && hirl_shape_equal(&value->shape, &grad->shape), HIRL_ERR_ARG,
+                 "leaf: the gradient must be plain f32 of the value's shape");
     HIRL_TRY(hirl_var_create(tape, value, var_p));
     (*var_p)->grad = hirl_tensor_retain(grad);
     (*var_p)->is_leaf = true;
@@ -274,27 +273,37 @@ static hirl_status_t node_run(hirl_tape_t *tape, node_t *node)
     return node_finish_leaves(tape, node);
 }
 
+// Runs the nodes from the last to the first, then clears the tape.
+static hirl_status_t run_nodes(hirl_tape_t *tape, hirl_status_t status)
+{
+    for (int i = tape->n_nodes - 1; status == HIRL_OK && i >= 0; --i) {
+        status = node_run(tape, &tape->nodes[i]);
+        if (status == HIRL_OK) status = hirl_par_progress(tape->world);
+    }
+    hirl_tape_reset(tape);
+    return status;
+}
+
+static hirl_status_t seed_loss(hirl_tape_t *tape, hirl_var_t *loss, float weight)
+{
+    hirl_tensor_t seed = {0};
+    if (!loss->is_recorded) return HIRL_OK; // depends on no parameter
+    HIRL_TRY(hirl_backend_tensor(tape->backend, hirl_shape_1(1), HIRL_F32, &seed));
+    hirl_status_t status = hirl_op_fill(tape->backend, weight, &seed);
+    if (status == HIRL_OK) return var_add_grad(loss, &seed, false);
+    hirl_tensor_reset(&seed);
+    return status;
+}
+
 hirl_status_t hirl_tape_backward(hirl_tape_t *tape, hirl_var_t *const *loss, const float *weight, int n_losses)
 {
     hirl_status_t status = HIRL_OK;
-    ++tape->no_grad_depth; // backward rules never record
-    for (int i = 0; i < n_losses; ++i) {
-        if (!loss[i]->is_recorded) continue; // depends on no parameter
-        hirl_tensor_t seed = {0};
-        HIRL_TRY_GOTO(hirl_backend_tensor(tape->backend, hirl_shape_1(1), HIRL_F32, &seed), status, done);
-        status = hirl_op_fill(tape->backend, weight[i], &seed);
-        if (status != HIRL_OK) {
-            hirl_tensor_reset(&seed);
-            goto done;
-        }
-        HIRL_TRY_GOTO(var_add_grad(loss[i], &seed, false), status, done);
-    }
-    for (int i = tape->n_nodes - 1; i >= 0; --i) {
-        HIRL_TRY_GOTO(node_run(tape, &tape->nodes[i]), status, done);
-        HIRL_TRY_GOTO(hirl_par_progress(tape->world), status, done);
-    }
-done:
-    --tape->no_grad_depth;
-    hirl_tape_reset(tape);
-    return status;
+    for (int i = 0; status == HIRL_OK && i < n_losses; ++i) status = seed_loss(tape, loss[i], weight[i]);
+    return run_nodes(tape, status);
+}
+
+hirl_status_t hirl_tape_backward_from(hirl_tape_t *tape, hirl_var_t *var, const hirl_tensor_t *gradient)
+{
+    hirl_tensor_t seed = hirl_tensor_retain(gradient);
+    return run_nodes(tape, input_add_grad(var->is_recorded || var->is_leaf ? var : NULL, &seed, true));
 }

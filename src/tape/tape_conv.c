@@ -16,7 +16,7 @@ static hirl_status_t conv2d_backward(hirl_tape_t *tape, node_t *node, const hirl
     if (node->in[0]) {
         hirl_tensor_t dx = {0};
         HIRL_TRY(hirl_op_conv2d_backward_data(be, &node->u.conv, dy, weight, &x->shape, &dx));
-        HIRL_TRY(var_add_grad(node->in[0], &dx, false));
+        HIRL_TRY(input_add_grad(node->in[0], &dx, false));
     }
     return HIRL_OK;
 }
@@ -26,7 +26,6 @@ hirl_status_t hirl_tape_conv2d(hirl_tape_t *tape, const hirl_conv_param_t *p, hi
 {
     hirl_tensor_t y = {0};
     node_t *node;
-    HIRL_REQUIRE(!x->is_leaf, HIRL_ERR_ARG, "conv2d: the input must not be a leaf");
     HIRL_TRY(hirl_op_conv2d(tape->backend, p, &x->value, &w->value, bias ? &bias->value : NULL, &y));
     HIRL_TRY(node_record(tape, conv2d_backward, (hirl_var_t *[]){x, w, bias}, 3, &y, y_p, &node));
     if (node) {

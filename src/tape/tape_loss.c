@@ -31,8 +31,8 @@ hirl_status_t hirl_tape_cross_entropy(hirl_tape_t *tape, hirl_var_t *logits, flo
 static hirl_status_t path_loss_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy)
 {
     int n = node->u.n_levels;
-    const hirl_tensor_t *similarity[HIRL_PATH_MAX_LEVELS];
-    hirl_tensor_t d[HIRL_PATH_MAX_LEVELS] = {{0}}, *d_p[HIRL_PATH_MAX_LEVELS];
+    const hirl_tensor_t *similarity[HIRL_PATH_MAX_LEVELS] = {NULL};
+    hirl_tensor_t d[HIRL_PATH_MAX_LEVELS] = {{0}}, *d_p[HIRL_PATH_MAX_LEVELS] = {NULL};
     for (int l = 0; l < n; ++l) {
         similarity[l] = &node->saved[l];
         d_p[l] = &d[l];
