@@ -297,7 +297,7 @@ run_all() {
 
 # Benchmarks print whatever they like; their `bench:` lines are passed on, all of it is kept in the log.
 run_benchmarks() {
-    local file name status=0
+    local file name status=0 n=0
     for file in validation/bench/*.sh validation/bench/*.py; do
         name=${file##*/}
         [ -f "$file" ] && [[ $name != _* ]] && is_wanted "${name%.*}" || continue
@@ -305,6 +305,7 @@ run_benchmarks() {
             *.sh) set -- bash "$file" ;;
             *) set -- "$PYTHON" "$file" ;;
         esac
+        n=$((n + 1))
         echo "$name"
         mkdir -p "$scratch/$name.tmp"
         HIRL_TMP=$scratch/$name.tmp "$@" </dev/null 2>&1 | tee "$logs/bench-$name" | grep --line-buffered '^bench:'
@@ -315,6 +316,7 @@ run_benchmarks() {
         esac
         rm -rf "$scratch/$name.tmp"
     done
+    [ $n -gt 0 ] || { echo "no benchmark's name has a word that begins with '$search'" && status=1; }
     return $status
 }
 

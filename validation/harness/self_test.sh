@@ -181,6 +181,7 @@ expect 'names' 0 'unit/t101_lost cpu x2' run --list --search t101
 expect 'programs' 0 'validation/unit/t101_lost.c' run --programs
 expect 'benchmarks pass on their lines' 0 'bench: one = 1' run --bench --build build --search one
 expect 'benchmarks can fail' 1 'FAIL two.sh' run --bench --build build
+expect 'no benchmark' 1 'no benchmark' run --bench --build build --search three
 printf '// test: rank=1\n' >"$tree/validation/unit/t102_wrong.c"
 expect 'an unknown fact' 1 "t102_wrong  (unknown fact 'rank')" run --build build --search t102
 echo '// a test: ranks=2' >"$tree/validation/unit/t102_wrong.c"
