@@ -8,8 +8,8 @@
 static hirl_world_t *world;
 static int rank, size;
 
-// What rank r contributes to item i of array a: a hash, spread over 2^-13..2^14, so that the order of a
-// sum matters.
+// What rank r contributes to item i of array a: a hash, spread over 2^-13..2^14, so that the order
+// of a sum matters.
 static float item_of(int r, int a, int64_t i) {
     uint64_t x = test_seed() + (uint64_t)i * UINT64_C(0x9e3779b97f4a7c15) + (uint64_t)(8 * a + r);
     x ^= x >> 31;
