@@ -73,6 +73,10 @@ hirl_status_t hirl_par_all_reduce_end(hirl_world_t *world, hirl_par_request_t **
 /// whose text is recorded on every rank (prefixed with that rank when not all failed alike).
 hirl_status_t hirl_par_agree(hirl_world_t *world, hirl_status_t mine);
 
+/// True if all ranks call this within `seconds` of each other: for the end of a failed run, to tell a failure that all share from a rank's own.
+/// After false, only hirl_world_abort may follow.
+bool hirl_par_all_arrive(hirl_world_t *world, double seconds);
+
 /// Memory shared by the ranks of a node: `bytes` visible to all node-local ranks at *ptr_p (zeroed). Collective on the node.
 typedef struct hirl_par_shared hirl_par_shared_t;
 hirl_status_t hirl_par_shared_create(hirl_world_t *world, size_t bytes, hirl_par_shared_t **shared_p, void **ptr_p);

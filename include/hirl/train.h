@@ -1,0 +1,113 @@
+/// @file train.h
+/// What a task needs to compute (session), the pre-training loop, and the run's log. Collective over the session's world unless said otherwise.
+#ifndef HIRL_TRAIN_H
+#define HIRL_TRAIN_H
+
+#include "hirl/eval.h"
+#include "hirl/optim.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// &run
+typedef struct hirl_run_cfg {
+    char task[HIRL_DECK_TEXT_MAX];
+    char base[HIRL_DECK_TEXT_MAX]; // read by the deck reader
+    char method[HIRL_DECK_TEXT_MAX];
+    char hierarchy[HIRL_DECK_TEXT_MAX];
+    char device[HIRL_DECK_TEXT_MAX];
+    char precision[HIRL_DECK_TEXT_MAX];
+    char output[HIRL_DECK_TEXT_MAX];
+    char log_level[HIRL_DECK_TEXT_MAX];
+    int64_t seed, threads, log_every, max_steps;
+} hirl_run_cfg_t;
+extern const hirl_group_t hirl_run_group;
+
+/// Everything opened for a task. Members are NULL or zero until asked for.
+typedef struct hirl_session {
+    hirl_world_t *world;     // HIRL_BORROW
+    const hirl_deck_t *deck; // HIRL_BORROW
+    const hirl_run_cfg_t *run;
+    const hirl_data_cfg_t *data;
+    const hirl_views_cfg_t *views;
+    const hirl_optim_cfg_t *optim;
+    const hirl_schedule_cfg_t *schedule;
+    const hirl_ckpt_cfg_t *ckpt;
+    const hirl_knn_cfg_t *knn;
+    hirl_backend_t *backend;
+    hirl_tape_t *tape;
+    hirl_shard_set_t *train, *val; // val NULL if data%val = ''
+    int n_views;
+    hirl_view_spec_t view[HIRL_MAX_VIEWS];
+    hirl_method_t method;
+    int n_registries, n_trainable;
+    hirl_registry_t *registry[HIRL_MAX_REGISTRIES]; // trainable first
+    hirl_optimizer_t *optimizer;                    // pre-training and probe
+} hirl_session_t;
+
+/// Opens backend, data sets and method as the deck says; in_channels and n_samples come from the data set, or, when `in_channels` > 0, from the caller (probe).
+hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, int in_channels, int64_t n_samples, hirl_session_t **session_p);
+void hirl_session_destroy(hirl_session_t **session);
+hirl_eval_ctx_t hirl_session_eval_ctx(const hirl_session_t *session);
+
+/// Where a run stands.
+typedef struct hirl_progress {
+    int64_t step;  // optimiser steps done
+    int64_t epoch; // epoch under way
+    int64_t batch; // batches of it done
+    int64_t samples_seen;
+} hirl_progress_t;
+
+/// Writes the session's state to `<output>/checkpoints`. Errors are agreed on.
+hirl_status_t hirl_session_save(hirl_session_t *session, const hirl_progress_t *progress);
+/// Loads everything from an open checkpoint (rank 0's handle; NULL elsewhere) and sets progress. Errors: HIRL_ERR_MISMATCH with the lists of names.
+hirl_status_t hirl_session_load(hirl_session_t *session, const hirl_ckpt_t *ckpt, hirl_progress_t *progress_p);
+/// Loads parameters and buffers alone from `path`: what the file lacks is an error, what it has too much (heads of another method) is logged.
+/// `with_state` also loads the method's own state (queue) if the file has it.
+hirl_status_t hirl_session_load_model(hirl_session_t *session, const char *path, bool with_state);
+/// Restarts as checkpoint%restart says; *progress_p stays zero when there is nothing to restart from.
+hirl_status_t hirl_session_restart(hirl_session_t *session, hirl_progress_t *progress_p, bool *is_restarted_p);
+
+/// One optimiser step on a rank's batch: before_step, forward and backward of each micro-batch, reduction, update, after_step.
+typedef struct hirl_step_result {
+    int n_losses;
+    char loss_name[HIRL_MAX_TERMS][HIRL_TERM_NAME_MAX];
+    double loss[HIRL_MAX_TERMS]; // this rank's means
+    int n_metrics;
+    char metric_name[HIRL_MAX_TERMS][HIRL_TERM_NAME_MAX];
+    double metric[HIRL_MAX_TERMS];
+    double total; // weighted sum of the losses
+    double grad_norm;
+    bool is_finite;
+} hirl_step_result_t;
+/// What a caller may look at between backward and update (probe); NULL: nobody.
+typedef hirl_status_t (*hirl_step_watch_t)(void *ctx, const hirl_terms_t *terms, int micro);
+typedef struct hirl_step_request {
+    const hirl_batch_t *batch;
+    int64_t step;
+    double epoch; // fractional
+    double lr;
+    const hirl_draws_t *draws;
+    hirl_step_watch_t after_forward; // each micro-batch, before its backward pass
+    hirl_step_watch_t after_backward; // once, gradients reduced; terms NULL
+    void *watch_ctx;
+} hirl_step_request_t;
+hirl_status_t hirl_session_step(hirl_session_t *session, hirl_reducer_t *reducer, const hirl_step_request_t *request, hirl_step_result_t *result_p);
+
+/// How a training ended.
+typedef struct hirl_train_result {
+    hirl_progress_t progress;
+    bool is_interrupted; // by a signal: checkpoint written, to be continued
+    double train_seconds, total_seconds;
+    double loss;
+    bool has_knn;
+    hirl_knn_result_t knn;
+} hirl_train_result_t;
+/// Pre-trains as the deck says: restart, epochs, online KNN, checkpoints, log. Ends early at a signal (SIGTERM, SIGUSR1, SIGINT) or run%max_steps, with a checkpoint.
+hirl_status_t hirl_train_run(hirl_session_t *session, hirl_train_result_t *result_p);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,30 @@
+/// @file app_impl.h
+/// Tasks: each reads its groups of the deck, calls the modules below, and reports. For src/app alone.
+#ifndef HIRL_APP_IMPL_H
+#define HIRL_APP_IMPL_H
+
+#include "hirl/app.h"
+#include "hirl/train.h"
+
+/// Exit codes of the program, documented in the README.
+enum {
+    APP_EXIT_OK = 0,
+    APP_EXIT_FAILURE = 1,
+    APP_EXIT_USAGE = 2,
+    APP_EXIT_INTERRUPTED = 75 // a signal ended the run after a checkpoint: submit it again
+};
+
+/// Collective; `exit_code_p` is set on success.
+typedef hirl_status_t (*app_task_run_t)(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p);
+
+typedef struct app_task {
+    const char *name;
+    const char *help;
+    const char *const *groups; // whose required keys must be there; NULL ends
+    app_task_run_t run;
+} app_task_t;
+
+extern const app_task_t app_task_pack, app_task_pretrain, app_task_knn, app_task_probe, app_task_inspect;
+extern const hirl_group_t app_probe_group, app_inspect_group;
+
+#endif

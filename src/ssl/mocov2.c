@@ -1,0 +1,435 @@
+// MoCo v2 (Chen, Fan, Girshick, He 2020, "Improved baselines with momentum contrastive learning"; He et al. 2020 for queue, momentum encoder and
+// shuffled batch norm). Loss: InfoNCE of a query against its key and a queue of earlier keys. Further views are local crops, queries against the same key.
+// The shuffle is over the global micro-batch and drawn from (seed, step), so that results do not depend on the number of ranks.
+
+#include <math.h>
+#include <string.h>
+
+#include "ssl_impl.h"
+
+typedef struct mocov2_cfg {
+    int64_t dim, hidden_dim, queue;
+    double momentum, temperature;
+    bool shuffle;
+    char local_weight[HIRL_DECK_TEXT_MAX];
+} mocov2_cfg_t;
+
+typedef struct encoder {
+    hirl_registry_t *registry;
+    hirl_resnet_t *backbone;
+    hirl_mlp_t *head;
+} encoder_t;
+
+typedef struct mocov2 {
+    hirl_method_ctx_t ctx;
+    mocov2_cfg_t cfg;
+    int64_t bn_group;
+    encoder_t query, key;
+    hirl_tensor_t queue; // f32 [K, D], rows of unit norm
+    int64_t queue_pointer;
+    float *new_keys; // [global batch, D]: keys of the step in order of the global batch, entered into the queue after the update
+    float *gathered; // [global micro-batch, D]
+} mocov2_t;
+
+// ---------------------------------------------------------------------------------------------- creation
+
+static hirl_status_t encoder_create(mocov2_t *m, const char *prefix, bool is_trainable, encoder_t *encoder)
+{
+    const hirl_model_cfg_t *model = hirl_deck_group_view(m->ctx.deck, "model");
+    char head[HIRL_NAME_MAX];
+    HIRL_TRY(hirl_text_format(head, sizeof head, "%sfc.", prefix));
+    HIRL_TRY(hirl_registry_create(m->ctx.tape, &encoder->registry));
+    HIRL_TRY(hirl_resnet_create(encoder->registry, prefix, model, m->ctx.in_channels, &encoder->backbone));
+    int dim = hirl_resnet_feature_dim(encoder->backbone);
+    hirl_mlp_spec_t spec = {.in_dim = dim,
+                            .hidden_dim = m->cfg.hidden_dim > 0 ? (int)m->cfg.hidden_dim : dim,
+                            .out_dim = (int)m->cfg.dim,
+                            .n_layers = 2,
+                            .has_bn = false};
+    HIRL_TRY(hirl_mlp_create(encoder->registry, head, &spec, &encoder->head));
+    return hirl_registry_finalize(encoder->registry, m->ctx.seed, is_trainable);
+}
+
+static void encoder_destroy(encoder_t *encoder)
+{
+    hirl_mlp_destroy(&encoder->head);
+    hirl_resnet_destroy(&encoder->backbone);
+    hirl_registry_destroy(&encoder->registry);
+}
+
+// Queue of random unit vectors, row by row from (seed, row).
+static hirl_status_t queue_create(mocov2_t *m)
+{
+    hirl_backend_t *be = hirl_tape_backend_view(m->ctx.tape);
+    int64_t k = m->cfg.queue, d = m->cfg.dim;
+    float *host = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, k * d, &host));
+    for (int64_t i = 0; i < k; ++i) {
+        hirl_rng_t rng = hirl_rng_make(m->ctx.seed, HIRL_RNG_QUEUE, 0, (uint64_t)i, 0);
+        double sum = 0;
+        for (int64_t j = 0; j < d; ++j) {
+            host[i * d + j] = (float)hirl_rng_normal(&rng);
+            sum += (double)host[i * d + j] * host[i * d + j];
+        }
+        for (int64_t j = 0; j < d; ++j) host[i * d + j] = (float)(host[i * d + j] / sqrt(sum));
+    }
+    hirl_status_t status = hirl_backend_tensor(be, hirl_shape_2(k, d), HIRL_F32, &m->queue);
+    if (status == HIRL_OK) status = hirl_backend_upload(be, host, &m->queue);
+    hirl_mem_free(host);
+    return status;
+}
+
+static void mocov2_destroy(void **self)
+{
+    if (!self || !*self) return;
+    mocov2_t *m = *self;
+    hirl_tensor_reset(&m->queue);
+    encoder_destroy(&m->query);
+    encoder_destroy(&m->key);
+    hirl_mem_free(m->new_keys);
+    hirl_mem_free(m->gathered);
+    hirl_mem_free(m);
+    *self = NULL;
+}
+
+static hirl_status_t mocov2_create(const hirl_method_ctx_t *ctx, void **self_p)
+{
+    mocov2_t *m = NULL;
+    void *self;
+    hirl_status_t status = HIRL_OK;
+    const mocov2_cfg_t *cfg = hirl_deck_group_view(ctx->deck, "mocov2");
+    const hirl_model_cfg_t *model = hirl_deck_group_view(ctx->deck, "model");
+    HIRL_REQUIRE(cfg->queue % ctx->batch == 0, HIRL_ERR_DECK, "mocov2%%queue = %lld: must be a multiple of optim%%batch = %lld",
+                 (long long)cfg->queue, (long long)ctx->batch);
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_PARAM, 1, &m));
+    self = m;
+    m->ctx = *ctx;
+    m->cfg = *cfg;
+    m->bn_group = model->bn_group;
+    HIRL_TRY_GOTO(encoder_create(m, "encoder_q.", true, &m->query), status, err);
+    HIRL_TRY_GOTO(encoder_create(m, "encoder_k.", false, &m->key), status, err);
+    HIRL_TRY_GOTO(hirl_registry_copy(m->query.registry, m->key.registry), status, err);
+    HIRL_TRY_GOTO(queue_create(m), status, err);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, ctx->batch * cfg->dim, &m->new_keys), status, err);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, ctx->batch * cfg->dim, &m->gathered), status, err);
+    *self_p = m;
+    return HIRL_OK;
+err:
+    mocov2_destroy(&self);
+    return status;
+}
+
+static int mocov2_registries(void *self, hirl_registry_t *out[HIRL_MAX_REGISTRIES])
+{
+    mocov2_t *m = self;
+    out[0] = m->query.registry;
+    out[1] = m->key.registry;
+    return 2;
+}
+
+static int mocov2_embed_dim(void *self, hirl_embed_kind_t kind)
+{
+    mocov2_t *m = self;
+    return kind == HIRL_EMBED_FEATURE ? hirl_resnet_feature_dim(m->query.backbone) : (int)m->cfg.dim;
+}
+
+// Query: forward and twice that backward; key: forward.
+static double mocov2_step_flops(void *self, const hirl_batch_t *batch)
+{
+    mocov2_t *m = self;
+    double flops = 0;
+    for (int v = 0; v < batch->n_views; ++v)
+        flops += (v == 1 ? 1.0 : 3.0) * hirl_resnet_flops(m->query.backbone, batch->size[v], batch->width[v]);
+    return flops;
+}
+
+// ---------------------------------------------------------------------------------------------- keys
+
+static hirl_forward_t forward_context(const mocov2_t *m, bool is_training)
+{
+    return (hirl_forward_t){.tape = m->ctx.tape, .is_training = is_training, .bn_group = m->bn_group, .dtype = m->ctx.dtype};
+}
+
+static hirl_status_t encode(const mocov2_t *m, const encoder_t *encoder, const hirl_forward_t *fw, hirl_var_t *x, hirl_var_t **y_p)
+{
+    (void)m;
+    hirl_var_t *features = NULL;
+    HIRL_TRY(hirl_resnet_forward(encoder->backbone, fw, x, &features));
+    hirl_status_t status = hirl_mlp_forward(encoder->head, fw, features, y_p);
+    hirl_var_release(&features);
+    return status;
+}
+
+// The samples that this rank encodes: position p of the shuffled micro-batch holds row shuffle[p] of it.
+typedef struct shuffle {
+    int64_t n, n_global;
+    hirl_permutation_t permutation;
+    const int64_t *given; // or NULL
+    bool is_identity;
+} shuffle_t;
+
+static int64_t shuffle_at(const shuffle_t *s, int64_t position)
+{
+    if (s->is_identity) return position;
+    return s->given ? s->given[position] : hirl_permutation_at(&s->permutation, position);
+}
+
+static shuffle_t shuffle_make(const mocov2_t *m, const hirl_step_t *step)
+{
+    int64_t n_global = step->n * hirl_world_size(m->ctx.world);
+    uint64_t id = (uint64_t)(step->step * step->n_micro + step->micro);
+    return (shuffle_t){.n = step->n,
+                       .n_global = n_global,
+                       .permutation = hirl_permutation_make(m->ctx.seed, HIRL_RNG_SHUFFLE, id, n_global),
+                       .given = step->draws ? step->draws->shuffle : NULL,
+                       // within one group for the whole batch the order does not matter
+                       .is_identity = !m->cfg.shuffle || m->bn_group == 0 || m->bn_group >= n_global};
+}
+
+// Sends rows [n, row] of all ranks to their places in the shuffled order.
+static hirl_status_t shuffle_rows(const mocov2_t *m, const shuffle_t *s, const float *in, int64_t row, float *out)
+{
+    hirl_world_t *world = m->ctx.world;
+    int size = hirl_world_size(world), rank = hirl_world_rank(world);
+    float *packed = NULL, *received = NULL;
+    int64_t *counts = NULL, *next = NULL;
+    hirl_status_t status = HIRL_OK;
+    if (size == 1) {
+        for (int64_t p = 0; p < s->n; ++p) memcpy(out + p * row, in + shuffle_at(s, p) * row, (size_t)row * sizeof *out);
+        return HIRL_OK;
+    }
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, s->n * row, &packed), status, done);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, s->n * row, &received), status, done);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, 2 * size, &counts), status, done);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, size, &next), status, done);
+    // what I hold, in the order of the receiving positions, which sorts it by receiver
+    int64_t n_packed = 0;
+    for (int64_t p = 0; p < s->n_global; ++p) {
+        int64_t source = shuffle_at(s, p);
+        if (source / s->n == rank) {
+            memcpy(packed + n_packed++ * row, in + (source - rank * s->n) * row, (size_t)row * sizeof *out);
+            counts[p / s->n] += row;
+        }
+        if (p / s->n == rank) counts[size + source / s->n] += row;
+    }
+    HIRL_TRY_GOTO(hirl_par_all_to_all_v(world, packed, counts, received, counts + size, HIRL_PAR_F32), status, done);
+    for (int r = 1; r < size; ++r) next[r] = next[r - 1] + counts[size + r - 1];
+    for (int64_t i = 0; i < s->n; ++i) {
+        int64_t source_rank = shuffle_at(s, rank * s->n + i) / s->n;
+        memcpy(out + i * row, received + next[source_rank], (size_t)row * sizeof *out);
+        next[source_rank] += row;
+    }
+done:
+    hirl_mem_free(packed);
+    hirl_mem_free(received);
+    hirl_mem_free(counts);
+    hirl_mem_free(next);
+    return status;
+}
+
+// k = nrm(f_k(view 1)) of this rank's rows, by way of the shuffled order; all ranks' keys go to new_keys.
+static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_shape_t shape, hirl_tensor_t *keys)
+{
+    hirl_tape_t *tape = m->ctx.tape;
+    hirl_backend_t *be = hirl_tape_backend_view(tape);
+    hirl_forward_t fw = forward_context(m, true);
+    shuffle_t shuffle = shuffle_make(m, step);
+    int64_t row = hirl_shape_count(&shape) / shape.dim[0], d = m->cfg.dim, n = step->n;
+    int size = hirl_world_size(m->ctx.world), rank = hirl_world_rank(m->ctx.world);
+    const float *images = step->batch->view[1] + step->first * row;
+    float *shuffled = NULL;
+    hirl_var_t *x = NULL, *z = NULL, *k = NULL;
+    hirl_status_t status = HIRL_OK;
+    hirl_tape_begin_no_grad(tape);
+    if (!shuffle.is_identity) {
+        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float), (void **)&shuffled), status, done);
+        HIRL_TRY_GOTO(shuffle_rows(m, &shuffle, images, row, shuffled), status, done);
+        images = shuffled;
+    }
+    HIRL_TRY_GOTO(hirl_input_var(tape, images, 0, shape, &x), status, done);
+    HIRL_TRY_GOTO(encode(m, &m->key, &fw, x, &z), status, done);
+    HIRL_TRY_GOTO(hirl_tape_l2_normalize(tape, z, &k), status, done);
+    float *mine = m->gathered + rank * n * d;
+    HIRL_TRY_GOTO(hirl_backend_download(be, hirl_var_value_view(k), mine), status, done);
+    if (size > 1) {
+        float *copy = NULL;
+        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * d) * sizeof(float), (void **)&copy), status, done);
+        memcpy(copy, mine, (size_t)(n * d) * sizeof(float));
+        status = hirl_par_all_gather(m->ctx.world, copy, n * d, HIRL_PAR_F32, m->gathered);
+        hirl_mem_free(copy);
+        if (status != HIRL_OK) goto done;
+    }
+    // row `source` of the micro-batch belongs to rank source / n, at `first` of its part of the global batch
+    for (int64_t p = 0; p < shuffle.n_global; ++p) {
+        int64_t source = shuffle_at(&shuffle, p);
+        int64_t position = source / n * step->batch->n + step->first + source % n;
+        memcpy(m->new_keys + position * d, m->gathered + p * d, (size_t)d * sizeof(float));
+    }
+    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_2(n, d), HIRL_F32, keys), status, done);
+    status = hirl_backend_upload(be, m->new_keys + (rank * step->batch->n + step->first) * d, keys);
+done:
+    hirl_tape_end_no_grad(tape);
+    hirl_var_release(&x);
+    hirl_var_release(&z);
+    hirl_var_release(&k);
+    hirl_mem_free(shuffled);
+    return status;
+}
+
+// ---------------------------------------------------------------------------------------------- step
+
+static hirl_status_t mocov2_before_step(void *self, int64_t step, double progress)
+{
+    mocov2_t *m = self;
+    (void)step;
+    (void)progress;
+    return hirl_registry_ema(m->query.registry, (float)m->cfg.momentum, m->key.registry);
+}
+
+// InfoNCE (He et al. 2020, eq. 1): cross entropy of [q k, q Q^T] / T with the key in column 0.
+static hirl_status_t info_nce(mocov2_t *m, hirl_var_t *q, hirl_var_t *k, const hirl_tensor_t *zeros, hirl_var_t **loss_p, hirl_tensor_t *correct_p)
+{
+    hirl_tape_t *tape = m->ctx.tape;
+    hirl_var_t *positive = NULL, *negative = NULL, *logits = NULL;
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(hirl_tape_row_dot(tape, q, k, &positive), status, done);
+    HIRL_TRY_GOTO(hirl_tape_matmul_const(tape, q, &m->queue, &negative), status, done);
+    HIRL_TRY_GOTO(hirl_tape_concat_columns(tape, positive, negative, &logits), status, done);
+    hirl_var_release(&negative);
+    status = hirl_tape_cross_entropy(tape, logits, (float)(1.0 / m->cfg.temperature), zeros, loss_p, correct_p);
+done:
+    hirl_var_release(&positive);
+    hirl_var_release(&negative);
+    hirl_var_release(&logits);
+    return status;
+}
+
+static hirl_shape_t view_shape(const hirl_step_t *step, int v)
+{
+    const hirl_batch_t *b = step->batch;
+    return hirl_shape_4(step->n, b->size[v], b->width[v], b->channels);
+}
+
+// Encodes view v with the query encoder; adds its loss under `name`, and for view 0 the embeddings.
+static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, float weight, hirl_var_t *k, const hirl_tensor_t *zeros,
+                                hirl_terms_t *terms)
+{
+    hirl_tape_t *tape = m->ctx.tape;
+    hirl_forward_t fw = forward_context(m, true);
+    hirl_var_t *x = NULL, *z = NULL, *q = NULL, *loss = NULL;
+    hirl_tensor_t correct = {0};
+    char name[HIRL_TERM_NAME_MAX] = "moco";
+    hirl_status_t status = HIRL_OK;
+    if (v > 0) HIRL_TRY(hirl_text_format(name, sizeof name, "moco_local%d", v - 2));
+    HIRL_TRY_GOTO(hirl_input_var(tape, step->batch->view[v], step->first, view_shape(step, v), &x), status, done);
+    HIRL_TRY_GOTO(encode(m, &m->query, &fw, x, &z), status, done);
+    HIRL_TRY_GOTO(hirl_tape_l2_normalize(tape, z, &q), status, done);
+    HIRL_TRY_GOTO(info_nce(m, q, k, zeros, &loss, v == 0 ? &correct : NULL), status, done);
+    HIRL_TRY_GOTO(hirl_terms_add_loss(terms, name, weight, loss), status, done);
+    if (v == 0) {
+        HIRL_TRY_GOTO(hirl_terms_add_metric(terms, "moco_accuracy", &correct), status, done);
+        HIRL_TRY_GOTO(hirl_terms_add_embedding(terms, "cnn", hirl_var_retain(z)), status, done);
+        HIRL_TRY_GOTO(hirl_terms_add_embedding(terms, "q", hirl_var_retain(q)), status, done);
+        HIRL_TRY_GOTO(hirl_terms_add_embedding(terms, "k", hirl_var_retain(k)), status, done);
+    }
+done:
+    hirl_var_release(&x);
+    hirl_var_release(&z);
+    hirl_var_release(&q);
+    return status;
+}
+
+// Keys first: what the key encoder needs is free again before the query's activations are kept.
+static hirl_status_t mocov2_forward(void *self, const hirl_step_t *step, hirl_terms_t *terms)
+{
+    mocov2_t *m = self;
+    hirl_tape_t *tape = m->ctx.tape;
+    hirl_backend_t *be = hirl_tape_backend_view(tape);
+    hirl_tensor_t keys = {0}, zeros = {0};
+    hirl_var_t *k = NULL;
+    int32_t *host_zeros = NULL;
+    int n_local = step->batch->n_views - 2;
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(keys_encode(m, step, view_shape(step, 1), &keys), status, done);
+    HIRL_TRY_GOTO(hirl_var_create(tape, &keys, &k), status, done);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, step->n, &host_zeros), status, done);
+    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(step->n), HIRL_I32, &zeros), status, done);
+    HIRL_TRY_GOTO(hirl_backend_upload(be, host_zeros, &zeros), status, done);
+    HIRL_TRY_GOTO(query_term(m, step, 0, 1.0f, k, &zeros, terms), status, done);
+    float weight = strcmp(m->cfg.local_weight, "sum") == 0 ? 1.0f : 1.0f / (float)(n_local > 0 ? n_local : 1);
+    for (int v = 2; v < step->batch->n_views; ++v)
+        HIRL_TRY_GOTO(query_term(m, step, v, weight, k, &zeros, terms), status, done);
+done:
+    hirl_mem_free(host_zeros);
+    hirl_tensor_reset(&keys);
+    hirl_tensor_reset(&zeros);
+    hirl_var_release(&k);
+    return status;
+}
+
+static hirl_status_t mocov2_after_step(void *self, int64_t step)
+{
+    mocov2_t *m = self;
+    hirl_tensor_t rows = {0};
+    (void)step;
+    HIRL_TRY(hirl_tensor_rows(&m->queue, m->queue_pointer, m->ctx.batch, &rows));
+    hirl_status_t status = hirl_backend_upload(hirl_tape_backend_view(m->ctx.tape), m->new_keys, &rows);
+    hirl_tensor_reset(&rows);
+    m->queue_pointer = (m->queue_pointer + m->ctx.batch) % m->cfg.queue;
+    return status;
+}
+
+static hirl_status_t mocov2_embed(void *self, hirl_embed_kind_t kind, hirl_var_t *x, hirl_var_t **y_p)
+{
+    mocov2_t *m = self;
+    hirl_forward_t fw = forward_context(m, false);
+    hirl_tape_begin_no_grad(m->ctx.tape);
+    hirl_status_t status = kind == HIRL_EMBED_FEATURE ? hirl_resnet_forward(m->query.backbone, &fw, x, y_p)
+                                                      : encode(m, &m->key, &fw, x, y_p);
+    hirl_tape_end_no_grad(m->ctx.tape);
+    return status;
+}
+
+static hirl_status_t mocov2_state(void *self, hirl_state_t *state)
+{
+    mocov2_t *m = self;
+    HIRL_TRY(state->visit_tensor(state->ctx, "/method/queue", &m->queue));
+    HIRL_TRY(state->visit(state->ctx, "/method/queue_pointer", HIRL_CKPT_I64, 0, NULL, &m->queue_pointer));
+    HIRL_REQUIRE(m->queue_pointer >= 0 && m->queue_pointer < m->cfg.queue && m->queue_pointer % m->ctx.batch == 0, HIRL_ERR_MISMATCH,
+                 "/method/queue_pointer = %lld: expected a multiple of optim%%batch = %lld below mocov2%%queue = %lld",
+                 (long long)m->queue_pointer, (long long)m->ctx.batch, (long long)m->cfg.queue);
+    return HIRL_OK;
+}
+
+// ---------------------------------------------------------------------------------------------- tables
+
+static const hirl_key_t mocov2_keys[] = {
+    HIRL_ROW_INT(mocov2_cfg_t, dim, "128", 1, 65536, "", "Dimension of queries and keys."),
+    HIRL_ROW_INT(mocov2_cfg_t, hidden_dim, "0", 0, 65536, "", "Hidden width of the two-layer head; 0: the feature dimension."),
+    HIRL_ROW_INT(mocov2_cfg_t, queue, "16384", 1, 1 << 26, "keys", "Length of the queue of negatives, a multiple of optim%batch."),
+    HIRL_ROW_REAL(mocov2_cfg_t, momentum, "0.999", 0, 1, "", "Momentum of the key encoder's moving average."),
+    HIRL_ROW_REAL(mocov2_cfg_t, temperature, "0.2", 1e-4, 1e4, "", "Temperature of the softmax."),
+    HIRL_ROW_BOOL(mocov2_cfg_t, shuffle, ".true.",
+                  "Encode keys in shuffled order, so that a query and its key never share batch statistics of the same samples."),
+    HIRL_ROW_TEXT(mocov2_cfg_t, local_weight, "'mean'", "sum|mean",
+                  "Weight of the local crops' losses: each 1 (as published), or together 1."),
+};
+
+static const hirl_group_t mocov2_group = {"mocov2", "MoCo v2.", mocov2_keys, sizeof mocov2_keys / sizeof *mocov2_keys, sizeof(mocov2_cfg_t)};
+
+const hirl_method_ops_t ssl_mocov2_ops = {
+    .name = "mocov2",
+    .help = "MoCo v2: contrast with a queue of keys from a momentum encoder (Chen et al. 2020).",
+    .group = &mocov2_group,
+    .min_views = 2,
+    .create = mocov2_create,
+    .destroy = mocov2_destroy,
+    .registries = mocov2_registries,
+    .embed_dim = mocov2_embed_dim,
+    .step_flops = mocov2_step_flops,
+    .before_step = mocov2_before_step,
+    .forward = mocov2_forward,
+    .after_step = mocov2_after_step,
+    .embed = mocov2_embed,
+    .state = mocov2_state,
+};

@@ -1,0 +1,91 @@
+// One optimiser step: micro-batches, reduction overlapped with the last backward pass, finiteness and clipping decided after the reduction so
+// that all ranks decide alike, update, and what follows it.
+
+#include <math.h>
+#include <string.h>
+
+#include "hirl/train.h"
+
+static hirl_status_t read_scalar(hirl_backend_t *be, const hirl_tensor_t *tensor, double *value_p)
+{
+    float value;
+    HIRL_TRY(hirl_backend_download(be, tensor, &value));
+    *value_p = value;
+    return HIRL_OK;
+}
+
+// Adds a micro-batch's terms to the step's means.
+static hirl_status_t collect_terms(hirl_session_t *s, const hirl_terms_t *terms, int n_micro, hirl_step_result_t *result)
+{
+    result->n_losses = terms->n_losses;
+    result->n_metrics = terms->n_metrics;
+    for (int i = 0; i < terms->n_losses; ++i) {
+        double value;
+        HIRL_TRY(read_scalar(s->backend, hirl_var_value_view(terms->loss[i]), &value));
+        memcpy(result->loss_name[i], terms->loss_name[i], HIRL_TERM_NAME_MAX);
+        result->loss[i] += value / n_micro;
+        result->total += value * terms->loss_weight[i] / n_micro;
+    }
+    for (int i = 0; i < terms->n_metrics; ++i) {
+        double value;
+        HIRL_TRY(read_scalar(s->backend, &terms->metric[i], &value));
+        memcpy(result->metric_name[i], terms->metric_name[i], HIRL_TERM_NAME_MAX);
+        result->metric[i] += value / n_micro;
+    }
+    return HIRL_OK;
+}
+
+static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request, int micro, hirl_step_result_t *result)
+{
+    int n_micro = (int)s->optim->accumulate;
+    int64_t n = request->batch->n / n_micro;
+    hirl_step_t step = {.batch = request->batch,
+                        .first = micro * n,
+                        .n = n,
+                        .micro = micro,
+                        .n_micro = n_micro,
+                        .step = request->step,
+                        .draws = request->draws};
+    hirl_terms_t terms = {0};
+    float weight[HIRL_MAX_TERMS];
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(s->method.ops->forward(s->method.self, &step, &terms), status, done);
+    // means over the ranks' micro-batches: gradients are summed over ranks and micro-batches
+    for (int i = 0; i < terms.n_losses; ++i)
+        weight[i] = terms.loss_weight[i] / (float)(n_micro * hirl_world_size(s->world));
+    HIRL_TRY_GOTO(collect_terms(s, &terms, n_micro, result), status, done);
+    if (request->after_forward) HIRL_TRY_GOTO(request->after_forward(request->watch_ctx, &terms, micro), status, done);
+    // only the loss handles are needed from here on
+    for (int i = 0; i < terms.n_embeddings; ++i) hirl_var_release(&terms.embedding[i]);
+    terms.n_embeddings = 0;
+    status = hirl_tape_backward(s->tape, terms.loss, weight, terms.n_losses);
+done:
+    hirl_terms_reset(&terms);
+    if (status != HIRL_OK) hirl_tape_reset(s->tape);
+    return status;
+}
+
+hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer, const hirl_step_request_t *request, hirl_step_result_t *result_p)
+{
+    hirl_step_result_t result = {0};
+    double progress = s->schedule->epochs > 0 ? request->epoch / s->schedule->epochs : 0;
+    int n_micro = (int)s->optim->accumulate;
+    for (int i = 0; i < s->n_trainable; ++i) hirl_registry_clear_grads(s->registry[i]);
+    if (s->method.ops->before_step) HIRL_TRY(s->method.ops->before_step(s->method.self, request->step, progress));
+    for (int micro = 0; micro < n_micro; ++micro) {
+        if (micro == n_micro - 1) HIRL_TRY(hirl_reducer_begin(reducer));
+        HIRL_TRY(micro_batch(s, request, micro, &result));
+    }
+    HIRL_TRY(hirl_reducer_end(reducer));
+    if (request->after_backward) HIRL_TRY(request->after_backward(request->watch_ctx, NULL, 0));
+    HIRL_TRY(hirl_optimizer_grad_norm(s->optimizer, &result.grad_norm));
+    result.is_finite = isfinite(result.grad_norm);
+    if (result.is_finite) {
+        double scale = s->optim->clip_grad > 0 ? fmin(1.0, s->optim->clip_grad / (result.grad_norm + 1e-6)) : 1.0;
+        HIRL_TRY(hirl_optimizer_step(s->optimizer, request->lr, scale));
+    }
+    for (int i = 0; i < s->n_registries; ++i) HIRL_TRY(hirl_registry_average_buffers(s->registry[i], s->world));
+    if (s->method.ops->after_step) HIRL_TRY(s->method.ops->after_step(s->method.self, request->step));
+    *result_p = result;
+    return HIRL_OK;
+}
