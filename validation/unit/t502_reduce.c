@@ -1,6 +1,7 @@
 // Floating-point reductions: the value against MPI's own in double precision, and the promise that
 // bits depend on the ranks' inputs alone (not on length, place, buckets, or the order of progress
-// and end). test: ranks=1,2,4 timeout=90
+// and end).
+// test: ranks=1,2,4 timeout=90
 #include "hirl/par.h"
 
 #include "test.h"

@@ -1,6 +1,6 @@
 // Ranks that reduce different lengths: the job ends with MPI's own text (in debug builds with what
-// each rank called), not with a hang or with wrong numbers. test: ranks=2 timeout=60 expect="the
-// mismatch is named" sanitize=no
+// each rank called), not with a hang or with wrong numbers.
+// test: ranks=2 timeout=60 expect="the mismatch is named" sanitize=no
 #include "hirl/par.h"
 
 #include "test.h"
