@@ -1,6 +1,13 @@
 /// @file deck.h
 /// Input decks: Fortran namelists read into plain structs by way of key tables, with base decks, command-line
 /// overrides, and the resolved deck written back. Knows no key itself: modules own their tables.
+///
+/// Whatever is read here, a gfortran program reads with the same values. Null values (`2*`, `1,,3`) keep what was there.
+/// `v = 1,2` replaces a list; `v(2) = 7` and `v(2:3) = 7,8` keep its other items; a list has no gaps. Blanks at the end of
+/// a text do not count. Refused although gfortran takes it: a repeated key, text after '/' or between groups, '$' and
+/// '&end', a text that runs over a line's end, an unquoted word for a text, words for logicals that only begin with t or f,
+/// reals that overflow, and what makes gfortran count null values of its own: a value after a comment that follows ',' or
+/// '=', a ',' that begins a line. A file has at most 16 MiB, a line 16384 bytes.
 #ifndef HIRL_DECK_H
 #define HIRL_DECK_H
 
@@ -28,7 +35,8 @@ typedef enum hirl_key_type {
     HIRL_KEY_TEXT_LIST  // char[HIRL_DECK_LIST_MAX][HIRL_DECK_TEXT_MAX], count beside it
 } hirl_key_type_t;
 
-/// One row of a key table: everything that is known about a key.
+/// One row of a key table: everything that is known about a key. Names are lower-case Fortran names; no key has its group's
+/// name, and none is called t or f in a group with logicals (a Fortran reader would take it for a value).
 typedef struct hirl_key {
     const char *name; // = struct field = log key, lower case
     hirl_key_type_t type;
@@ -114,10 +122,10 @@ hirl_status_t hirl_deck_write_text(const hirl_deck_t *deck, bool is_full, hirl_t
 /// ES24.16E3 writes them, texts in quotes, lists separated by ", ", "(not set)" for what has no value. For comparison.
 hirl_status_t hirl_deck_write_values(const hirl_deck_t *deck, hirl_text_t *text);
 
-/// A Fortran program that reads this deck and its base decks with read(unit, nml=...) and prints what hirl_deck_write_values
-/// writes, apart from overrides, which it cannot know. `deck_path` stands for the deck itself; NULL: the path it was read
-/// from. Arguments of the Fortran program, if there are any, replace the decks; then, or if this deck has read no file, the
-/// program prints all list items that were ever given.
+/// A Fortran program that reads this deck and its base decks with read(unit, nml=...) and prints what
+/// hirl_deck_write_values writes, apart from overrides, which it cannot know. `deck_path` stands for the deck itself;
+/// NULL: the path it was read from. Arguments of the Fortran program, if there are any, are decks to read instead. Lists
+/// are printed to the length they have here; if this deck has read no file, to the last item with a value.
 hirl_status_t hirl_deck_write_fortran(const hirl_deck_t *deck, const char *deck_path,
                                       hirl_text_t *text);
 

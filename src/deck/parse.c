@@ -3,496 +3,21 @@
 // gfortran program reads with the same values. Refused for that reason: text after '/' or between groups, a key without
 // '=', a text or a comma that runs on in the next line, and values after a comment that follows a comma (gfortran puts
 // a null value there). Refused because nobody means them: repeated keys, numbers as texts, reals that overflow.
-#include "deck_impl.h"
+#include "parse_impl.h"
 
 #include <ctype.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-
-typedef struct parser {
-    const hirl_deck_t *deck;
-    const deck_source_t *source;
-    deck_script_t *script;
-    size_t at;
-    uint64_t *given;  // [n_keys] items that this source has named, as bits
-    size_t *given_at; // [n_keys] where the key was first named
-} parser_t;
-
-enum { END = -1, FOUND_MAX = 100, NUMBER_MAX = 256 };
-
-static int peek_at(const parser_t *p, size_t at) {
-    return at < p->source->size ? (unsigned char)p->source->data[at] : END;
-}
-
-static int peek(const parser_t *p) { return peek_at(p, p->at); }
-
-static bool is_blank(int c) { return c == ' ' || c == '\t'; }
-
-static bool is_space(int c) { return is_blank(c) || c == '\n' || c == '\r'; }
 
 // Length of the Fortran name at `at`; 0 if there is none.
-static size_t name_size(const parser_t *p, size_t at) {
+size_t hirl_deck_name_size(const parser_t *p, size_t at) {
     size_t size = 0;
     if (!isalpha(peek_at(p, at) == END ? 0 : peek_at(p, at))) return 0;
     for (;; size++) {
         const int c = peek_at(p, at + size);
         if (c == END || !(isalnum(c) || c == '_')) return size;
     }
-}
-
-// ------------------------------------------------------------------------------------------ messages
-
-static int line_of(const deck_source_t *source, size_t at) {
-    int line = 1;
-    for (size_t i = 0; i < at && i < source->size; i++) line += source->data[i] == '\n';
-    return line;
-}
-
-char *hirl_deck_place(const deck_source_t *source, size_t at, char buf[DECK_PLACE_MAX]) {
-    const int n_name = (int)strlen(source->name);
-    const char *tail = n_name > 480 ? source->name + n_name - 480 : source->name;
-    if (source->kind == SOURCE_DEFAULT) {
-        snprintf(buf, DECK_PLACE_MAX, "default of %s in its key table", tail);
-        return buf;
-    }
-    size_t begin = at < source->size ? at : source->size;
-    while (begin > 0 && source->data[begin - 1] != '\n') begin--;
-    int column = 1; // in characters: bytes that continue a UTF-8 character do not count
-    for (size_t i = begin; i < at && i < source->size; i++)
-        column += ((unsigned char)source->data[i] & 0xC0) != 0x80;
-    if (source->kind == SOURCE_OVERRIDE) {
-        snprintf(buf, DECK_PLACE_MAX, "command line '%s%.480s', column %d",
-                 tail == source->name ? "" : "...", tail, column);
-    } else {
-        snprintf(buf, DECK_PLACE_MAX, "%s%.480s:%d:%d", tail == source->name ? "" : "...", tail,
-                 line_of(source, at), column);
-    }
-    return buf;
-}
-
-// A piece of the source in quotes for a message: short, and without bytes that would upset a terminal.
-static const char *quote_found(const char *data, size_t size, char buf[FOUND_MAX]) {
-    const size_t max = 60;
-    size_t shown = size;
-    if (size > max) {
-        shown = max;
-        while (shown > 0 && ((unsigned char)data[shown] & 0xC0) == 0x80) shown--;
-    }
-    char *to = buf;
-    *to++ = '\'';
-    for (size_t i = 0; i < shown; i++) {
-        const unsigned char c = (unsigned char)data[i];
-        *to++ = c < 0x20 || c == 0x7F ? '?' : (char)c;
-    }
-    strcpy(to, size > max ? "...'" : "'");
-    return buf;
-}
-
-// The character at `at` for a message: itself, or what it is called.
-static const char *name_char(const parser_t *p, size_t at, char buf[FOUND_MAX]) {
-    const int c = peek_at(p, at);
-    if (c == END) return "the end";
-    if (c == '\n' || c == '\r') return "the end of the line";
-    size_t size = 1;
-    while (((unsigned)peek_at(p, at + size) & 0xC0) == 0x80 && size < 4 &&
-           peek_at(p, at + size) != END)
-        size++;
-    return quote_found(p->source->data + at, size, buf);
-}
-
-static const char *key_group(const parser_t *p, const deck_assign_t *assign) {
-    return p->deck->groups[assign->group]->name;
-}
-
-static const hirl_key_t *key_row(const parser_t *p, const deck_assign_t *assign) {
-    return &p->deck->groups[assign->group]->keys[assign->key];
-}
-
-// "optim%lr: found '1,5' ..., expected a real number in ..., 0 to 10"
-static hirl_status_t fail_value(const parser_t *p, const deck_assign_t *assign, size_t at,
-                                const char *found, const char *hint) {
-    const hirl_key_t *key = key_row(p, assign);
-    hirl_text_t expected = {0};
-    hirl_status_t status = hirl_deck_append_expected(key, &expected);
-    if (status == HIRL_OK) {
-        status = DECK_FAIL(p->source, at, "%s%%%s: found %s, expected %s%s", key_group(p, assign),
-                           key->name, found, expected.data, hint);
-    }
-    hirl_text_reset(&expected);
-    return status;
-}
-
-static hirl_status_t fail_unknown_group(const parser_t *p, size_t at, const char *name,
-                                        size_t size) {
-    const hirl_deck_t *deck = p->deck;
-    char found[FOUND_MAX], copy[DECK_NAME_MAX + 1];
-    snprintf(copy, sizeof copy, "%.*s", (int)(size < sizeof copy ? size : sizeof copy - 1), name);
-    quote_found(name, size, found);
-    const int nearest = hirl_text_nearest(copy, deck->group_names, deck->n_groups);
-    if (nearest >= 0) {
-        return DECK_FAIL(p->source, at,
-                         "unknown group %s, expected a group of the manual; the nearest is '%s'",
-                         found, deck->group_names[nearest]);
-    }
-    hirl_text_t all = {0};
-    hirl_status_t status = HIRL_OK;
-    for (int g = 0; g < deck->n_groups && status == HIRL_OK; g++) {
-        status = hirl_text_append(&all, "%s%s", g ? ", " : "", deck->group_names[g]);
-    }
-    if (status == HIRL_OK)
-        status = DECK_FAIL(p->source, at, "unknown group %s, expected one of %s", found, all.data);
-    hirl_text_reset(&all);
-    return status;
-}
-
-static hirl_status_t fail_unknown_key(const parser_t *p, int group, size_t at, const char *name,
-                                      size_t size) {
-    const hirl_deck_t *deck = p->deck;
-    const char *own = deck->group_names[group];
-    char found[FOUND_MAX], copy[DECK_NAME_MAX + 1];
-    snprintf(copy, sizeof copy, "%.*s", (int)(size < sizeof copy ? size : sizeof copy - 1), name);
-    quote_found(name, size, found);
-    for (int g = 0; g < deck->n_groups; g++) {
-        const int k = hirl_deck_find_key(deck->groups[g], name, size);
-        if (k < 0) continue;
-        return DECK_FAIL(p->source, at, "group '%s' has no key %s; there is %s%%%s", own, found,
-                         deck->group_names[g], deck->groups[g]->keys[k].name);
-    }
-    const char *const *own_keys = deck->key_names + deck->key0[group];
-    int nearest = hirl_text_nearest(copy, own_keys, deck->groups[group]->n_keys);
-    if (nearest >= 0) {
-        return DECK_FAIL(p->source, at, "group '%s' has no key %s; the nearest is '%s'", own, found,
-                         own_keys[nearest]);
-    }
-    nearest = hirl_text_nearest(copy, deck->key_names, deck->n_keys);
-    if (nearest >= 0) {
-        int g = deck->n_groups - 1;
-        while (deck->key0[g] > nearest) g--;
-        return DECK_FAIL(p->source, at, "group '%s' has no key %s; the nearest is %s%%%s", own,
-                         found, deck->group_names[g], deck->key_names[nearest]);
-    }
-    hirl_text_t all = {0};
-    hirl_status_t status = HIRL_OK;
-    for (int k = 0; k < deck->groups[group]->n_keys && status == HIRL_OK; k++) {
-        status = hirl_text_append(&all, "%s%s", k ? ", " : "", own_keys[k]);
-    }
-    if (status == HIRL_OK) {
-        status = DECK_FAIL(p->source, at, "group '%s' has no key %s, expected one of %s", own,
-                           found, all.data);
-    }
-    hirl_text_reset(&all);
-    return status;
-}
-
-// ------------------------------------------------------------------------------------------ script
-
-static hirl_status_t grow(void **data, size_t *max, size_t need, size_t item_size) {
-    if (need <= *max) return HIRL_OK;
-    const size_t fresh = need < 64 ? 64 : need + need / 2;
-    HIRL_REQUIRE(fresh <= SIZE_MAX / item_size, HIRL_ERR_MEMORY, "%zu items of a deck are too many",
-                 fresh);
-    HIRL_TRY(hirl_mem_realloc(HIRL_MEM_GENERAL, fresh * item_size, data));
-    *max = fresh;
-    return HIRL_OK;
-}
-
-static hirl_status_t push_value(deck_script_t *script, const deck_value_t *value) {
-    void *data = script->values;
-    HIRL_TRY(grow(&data, &script->max_values, script->n_values + 1, sizeof *value));
-    script->values = data;
-    script->values[script->n_values++] = *value;
-    return HIRL_OK;
-}
-
-static hirl_status_t push_assign(deck_script_t *script, const deck_assign_t *assign) {
-    void *data = script->assigns;
-    HIRL_TRY(grow(&data, &script->max_assigns, script->n_assigns + 1, sizeof *assign));
-    script->assigns = data;
-    script->assigns[script->n_assigns++] = *assign;
-    return HIRL_OK;
-}
-
-static hirl_status_t push_text(deck_script_t *script, const char *text, size_t size,
-                               size_t *offset_p) {
-    void *data = script->texts;
-    HIRL_TRY(grow(&data, &script->max_texts, script->n_texts + size + 1, 1));
-    script->texts = data;
-    memcpy(script->texts + script->n_texts, text, size);
-    script->texts[script->n_texts + size] = '\0';
-    *offset_p = script->n_texts;
-    script->n_texts += size + 1;
-    return HIRL_OK;
-}
-
-void hirl_deck_script_reset(deck_script_t *script) {
-    hirl_mem_free(script->assigns);
-    hirl_mem_free(script->values);
-    hirl_mem_free(script->texts);
-    *script = (deck_script_t){0};
-}
-
-// ------------------------------------------------------------------------------------------ constants
-
-static bool is_word(const char *data, size_t size, const char *word) {
-    return strlen(word) == size && strncasecmp(data, word, size) == 0;
-}
-
-// What a piece without quotes looks like, for messages.
-static const char *kind_of(const char *data, size_t size) {
-    size_t i = size > 0 && (data[0] == '+' || data[0] == '-') ? 1 : 0;
-    size_t digits = 0, others = 0;
-    const size_t begin = i;
-    for (; i < size; i++) {
-        if (isdigit((unsigned char)data[i])) {
-            digits++;
-        } else {
-            others++;
-        }
-    }
-    if (digits && !others) return "an integer";
-    char *end = NULL;
-    char copy[NUMBER_MAX];
-    if (digits && size < sizeof copy &&
-        (isdigit((unsigned char)data[begin]) || data[begin] == '.')) {
-        memcpy(copy, data, size);
-        copy[size] = '\0';
-        for (char *c = copy; *c; c++) {
-            if (strchr("dDqQ", *c)) *c = 'e';
-        }
-        (void)strtod(copy, &end);
-        if (*end == '\0' && !strpbrk(copy, "xX")) return "a real number";
-    }
-    return NULL;
-}
-
-// A piece without quotes that is not what the key wants.
-static hirl_status_t fail_raw(const parser_t *p, const deck_assign_t *assign, size_t at,
-                              size_t size, const char *why) {
-    const hirl_key_t *key = key_row(p, assign);
-    const char *data = p->source->data + at;
-    char quoted[FOUND_MAX], found[FOUND_MAX + 64];
-    const char *kind = why ? why : kind_of(data, size);
-    quote_found(data, size, quoted);
-    snprintf(found, sizeof found, kind ? "%s (%s)" : "%s", quoted, kind);
-    const char *hint = "";
-    if (!why && key_item_type(key) == HIRL_KEY_TEXT) {
-        hint = "; texts need quotes";
-    } else if (!why && kind && key_item_type(key) == HIRL_KEY_BOOL) {
-        hint = "; numbers are no logical values";
-    }
-    return fail_value(p, assign, at, found, hint);
-}
-
-static bool read_integer(const char *data, size_t size, int64_t *value_p, bool *is_overflow_p) {
-    size_t i = 0;
-    const bool is_negative = size > 0 && data[0] == '-';
-    if (size > 0 && (data[0] == '-' || data[0] == '+')) i++;
-    if (i == size) return false;
-    uint64_t magnitude = 0;
-    const uint64_t max = (uint64_t)INT64_MAX + (is_negative ? 1 : 0);
-    for (; i < size; i++) {
-        if (!isdigit((unsigned char)data[i])) return false;
-        const uint64_t digit = (uint64_t)(data[i] - '0');
-        if (magnitude > (max - digit) / 10) *is_overflow_p = true;
-        if (!*is_overflow_p) magnitude = magnitude * 10 + digit;
-    }
-    *value_p = is_negative ? (int64_t)(0 - magnitude) : (int64_t)magnitude;
-    return true;
-}
-
-// Fortran reals: the exponent's letter is e, d or q, and may be left out before its sign.
-static bool read_real(const char *data, size_t size, double *value_p, bool *is_overflow_p) {
-    char number[NUMBER_MAX + 2];
-    if (size == 0 || size >= NUMBER_MAX) return false;
-    size_t i = 0, n = 0, n_digits = 0;
-    const bool is_negative = data[0] == '-';
-    if (data[0] == '+' || data[0] == '-') i++;
-    if (is_word(data + i, size - i, "inf") || is_word(data + i, size - i, "infinity")) {
-        *value_p = is_negative ? -INFINITY : INFINITY;
-        return true;
-    }
-    if (size - i >= 3 && is_word(data + i, 3, "nan")) {
-        i += 3;
-        if (i < size) {
-            if (data[i] != '(' || data[size - 1] != ')') return false;
-            for (i++; i < size - 1; i++) {
-                if (!isalnum((unsigned char)data[i])) return false;
-            }
-        }
-        *value_p = NAN;
-        return true;
-    }
-    if (is_negative) number[n++] = '-';
-    for (; i < size && isdigit((unsigned char)data[i]); n_digits++) number[n++] = data[i++];
-    if (i < size && data[i] == '.') {
-        number[n++] = data[i++];
-        for (; i < size && isdigit((unsigned char)data[i]); n_digits++) number[n++] = data[i++];
-    }
-    if (!n_digits) return false;
-    if (i < size) {
-        const bool has_letter = strchr("eEdDqQ", data[i]) != NULL;
-        if (has_letter) i++;
-        number[n++] = 'e';
-        if (i < size && (data[i] == '+' || data[i] == '-')) {
-            number[n++] = data[i++];
-        } else if (!has_letter) {
-            return false;
-        }
-        if (i == size) return false;
-        for (; i < size; i++) {
-            if (!isdigit((unsigned char)data[i])) return false;
-            number[n++] = data[i];
-        }
-    }
-    number[n] = '\0';
-    *value_p = strtod(number, NULL);
-    *is_overflow_p = isinf(*value_p);
-    return true;
-}
-
-static bool read_logical(const char *data, size_t size, bool *value_p) {
-    static const char *const TRUE_WORDS[] = {"t", "true", ".t", ".t.", ".true", ".true."};
-    static const char *const FALSE_WORDS[] = {"f", "false", ".f", ".f.", ".false", ".false."};
-    for (size_t i = 0; i < sizeof TRUE_WORDS / sizeof TRUE_WORDS[0]; i++) {
-        if (is_word(data, size, TRUE_WORDS[i])) return *value_p = true, true;
-        if (is_word(data, size, FALSE_WORDS[i])) return *value_p = false, true;
-    }
-    return false;
-}
-
-// A value without quotes for a key of numbers or logicals.
-static hirl_status_t convert_raw(const parser_t *p, const deck_assign_t *assign, size_t at,
-                                 size_t size, deck_value_t *value) {
-    const hirl_key_t *key = key_row(p, assign);
-    const char *data = p->source->data + at;
-    bool is_overflow = false;
-    long double number = 0;
-    switch (key_item_type(key)) {
-        case HIRL_KEY_INT:
-            if (!read_integer(data, size, &value->integer, &is_overflow))
-                return fail_raw(p, assign, at, size, NULL);
-            if (is_overflow) return fail_raw(p, assign, at, size, "more than 64 bits hold");
-            number = (long double)value->integer;
-            break;
-        case HIRL_KEY_REAL:
-            if (!read_real(data, size, &value->real, &is_overflow))
-                return fail_raw(p, assign, at, size, NULL);
-            if (is_overflow) return fail_raw(p, assign, at, size, "more than a double holds");
-            number = (long double)value->real;
-            break;
-        case HIRL_KEY_BOOL:
-            if (!read_logical(data, size, &value->logical))
-                return fail_raw(p, assign, at, size, NULL);
-            // gfortran looks past a word for the '=' of a next key, and loses a '/' that it finds there.
-            if (size > 1 && data[0] != '.' && p->source->kind == SOURCE_FILE) {
-                size_t next = at + size;
-                while (is_blank(peek_at(p, next))) next++;
-                if (peek_at(p, next) == '/') {
-                    return DECK_FAIL(p->source, at,
-                                     "%s%%%s: found '%.*s' before '/', which gfortran takes as "
-                                     "part of it, expected T, F, "
-                                     ".true. or .false., or '/' on a line of its own",
-                                     key_group(p, assign), key->name, (int)size, data);
-                }
-            }
-            return HIRL_OK;
-        default: return fail_raw(p, assign, at, size, NULL);
-    }
-    // NaN is in no range but the one that has no ends.
-    const bool has_no_range = key->min == -INFINITY && key->max == INFINITY;
-    if (!has_no_range && !(number >= (long double)key->min && number <= (long double)key->max)) {
-        return fail_raw(p, assign, at, size, "out of range");
-    }
-    return HIRL_OK;
-}
-
-// gfortran looks for the beginning of a group inside texts of other groups too.
-static bool hides_group(const hirl_deck_t *deck, const char *text, size_t size,
-                        const char **name_p) {
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] != '&' && text[i] != '$') continue;
-        size_t n = 0;
-        while (i + 1 + n < size &&
-               (isalnum((unsigned char)text[i + 1 + n]) || text[i + 1 + n] == '_'))
-            n++;
-        if (i + 1 + n == size || !strchr(" \t,/;!=", text[i + 1 + n])) continue;
-        const int g = hirl_deck_find_group(deck->groups, deck->n_groups, text + i + 1, n);
-        if (g >= 0) return *name_p = deck->group_names[g], true;
-    }
-    return false;
-}
-
-// A text value; `at` is where it begins in the source.
-static hirl_status_t take_text(const parser_t *p, const deck_assign_t *assign, size_t at,
-                               const char *text, size_t size, deck_value_t *value) {
-    const hirl_key_t *key = key_row(p, assign);
-    char found[FOUND_MAX + 64], quoted[FOUND_MAX];
-    // Fortran pads texts with blanks, so blanks at the end say nothing.
-    while (size > 0 && text[size - 1] == ' ') size--;
-    quote_found(text, size, quoted);
-    if (size >= HIRL_DECK_TEXT_MAX) {
-        snprintf(found, sizeof found, "%s (%zu bytes)", quoted, size);
-        return fail_value(p, assign, at, found, "");
-    }
-    const char *line_end = memchr(text, '\n', size), *group;
-    if (line_end) {
-        snprintf(found, sizeof found, "%s, a text of several lines", quoted);
-        return fail_value(p, assign, at, found, "");
-    }
-    if (hides_group(p->deck, text, size, &group)) {
-        snprintf(found, sizeof found, "%s, where a Fortran program would see the group '%s' begin",
-                 quoted, group);
-        return fail_value(p, assign, at, found, "; change the text");
-    }
-    HIRL_TRY(push_text(p->script, text, size, &value->text));
-    if (!key->choices) return HIRL_OK;
-    for (const char *choice = key->choices; choice;) {
-        const char *end = strchr(choice, '|');
-        const size_t n = end ? (size_t)(end - choice) : strlen(choice);
-        if (n == size && memcmp(choice, text, size) == 0) return HIRL_OK;
-        choice = end ? end + 1 : NULL;
-    }
-    char nearest[HIRL_DECK_TEXT_MAX], hint[HIRL_DECK_TEXT_MAX + 32] = "";
-    if (hirl_deck_nearest_choice(key, p->script->texts + value->text, nearest)) {
-        snprintf(hint, sizeof hint, "; the nearest is '%s'", nearest);
-    }
-    return fail_value(p, assign, at, quoted, hint);
-}
-
-// From the opening quote to past the closing one; the text goes to `value`.
-static hirl_status_t read_quoted(parser_t *p, const deck_assign_t *assign, deck_value_t *value) {
-    const size_t begin = p->at;
-    const int quote = peek(p);
-    hirl_text_t text = {0};
-    hirl_status_t status = HIRL_OK;
-    p->at++;
-    for (;;) {
-        size_t end = p->at;
-        while (peek_at(p, end) != quote && peek_at(p, end) != '\n' && peek_at(p, end) != END) end++;
-        HIRL_TRY_GOTO(hirl_text_append(&text, "%.*s", (int)(end - p->at), p->source->data + p->at),
-                      status, done);
-        if (peek_at(p, end) != quote) {
-            char found[FOUND_MAX];
-            size_t size = end - begin;
-            if (peek_at(p, begin + size - 1) == '\r') size--;
-            status =
-                DECK_FAIL(p->source, begin, "%s%%%s: the text %s has no closing %c on its line",
-                          key_group(p, assign), key_row(p, assign)->name,
-                          quote_found(p->source->data + begin, size, found), quote);
-            goto done;
-        }
-        p->at = end + 1;
-        if (peek(p) != quote) break;
-        HIRL_TRY_GOTO(hirl_text_append(&text, "%c", quote), status, done);
-        p->at++;
-    }
-    status = take_text(p, assign, begin, text.data ? text.data : "", text.size, value);
-done:
-    hirl_text_reset(&text);
-    return status;
 }
 
 // ------------------------------------------------------------------------------------------ values of a key
@@ -527,7 +52,7 @@ static gap_t skip_gap(parser_t *p) {
 // True if "name =", "name(...) =" or "name%" begins here: the next key, not a value.
 static bool is_key_next(const parser_t *p) {
     size_t at = p->at;
-    const size_t size = name_size(p, at);
+    const size_t size = hirl_deck_name_size(p, at);
     if (!size) return false;
     at += size;
     while (peek_at(p, at) == '(') {
@@ -555,7 +80,7 @@ static hirl_status_t read_repeat(parser_t *p, const deck_assign_t *assign, size_
     *repeat_p = 1;
     if (end == p->at || peek_at(p, end) != '*') return HIRL_OK;
     char found[FOUND_MAX];
-    quote_found(p->source->data + p->at, end - p->at + 1, found);
+    hirl_deck_quote_found(p->source->data + p->at, end - p->at + 1, found);
     size_t repeat = 0;
     for (size_t i = p->at; i < end; i++) {
         if (repeat <= room) repeat = repeat * 10 + (size_t)(p->source->data[i] - '0');
@@ -581,14 +106,15 @@ static hirl_status_t fail_too_many(const parser_t *p, const deck_assign_t *assig
     size_t end = p->at + 1;
     while (!ends_value(p, peek_at(p, end))) end++;
     char found[FOUND_MAX];
-    quote_found(p->source->data + p->at, end - p->at, found);
+    hirl_deck_quote_found(p->source->data + p->at, end - p->at, found);
     if (!key_is_list(key)) {
         const size_t size = end - p->at;
         const bool is_decimal_comma = key->type == HIRL_KEY_REAL && p->at > 0 &&
                                       p->source->data[p->at - 1] == ',' &&
-                                      kind_of(p->source->data + p->at, size);
+                                      hirl_deck_kind_of(p->source->data + p->at, size);
         const char *hint = is_decimal_comma ? "; decimals are written with a point" : "";
-        if (p->source->kind == SOURCE_FILE && name_size(p, p->at)) hint = "; a key needs '='";
+        if (p->source->kind == SOURCE_FILE && hirl_deck_name_size(p, p->at))
+            hint = "; a key needs '='";
         return DECK_FAIL(p->source, p->at, "%s%%%s: found a second value %s, expected one value%s",
                          key_group(p, assign), key->name, found, hint);
     }
@@ -618,27 +144,27 @@ static hirl_status_t read_value(parser_t *p, deck_assign_t *assign) {
             size_t end = p->at + 1;
             while (peek_at(p, end) != c && peek_at(p, end) != '\n' && peek_at(p, end) != END) end++;
             char found[FOUND_MAX + 16], quoted[FOUND_MAX];
-            quote_found(p->source->data + p->at + 1, end - p->at - 1, quoted);
+            hirl_deck_quote_found(p->source->data + p->at + 1, end - p->at - 1, quoted);
             snprintf(found, sizeof found, "the text %s", quoted);
-            return fail_value(p, assign, p->at, found, "; leave the quotes out");
+            return hirl_deck_fail_value(p, assign, p->at, found, "; leave the quotes out");
         }
-        HIRL_TRY(read_quoted(p, assign, &value));
+        HIRL_TRY(hirl_deck_read_quoted(p, assign, &value));
         if (!ends_value(p, peek(p))) {
             char found[FOUND_MAX];
             return DECK_FAIL(
                 p->source, p->at,
                 "%s%%%s: found %s right after the text, expected a blank, ',' or '/'%s",
-                key_group(p, assign), key->name, name_char(p, p->at, found),
+                key_group(p, assign), key->name, hirl_deck_name_char(p, p->at, found),
                 peek(p) == '\'' || peek(p) == '"' ? "" : "; quotes within a text are doubled");
         }
     } else {
         size_t end = p->at;
         while (!ends_value(p, peek_at(p, end))) end++;
         // Without a text key in between, "a/b" would end the group.
-        HIRL_TRY(convert_raw(p, assign, p->at, end - p->at, &value));
+        HIRL_TRY(hirl_deck_convert_raw(p, assign, p->at, end - p->at, &value));
         p->at = end;
     }
-    for (size_t i = 0; i < repeat; i++) HIRL_TRY(push_value(p->script, &value));
+    for (size_t i = 0; i < repeat; i++) HIRL_TRY(hirl_deck_push_value(p->script, &value));
     assign->n_values += repeat;
     return HIRL_OK;
 }
@@ -699,7 +225,7 @@ static hirl_status_t read_values(parser_t *p, deck_assign_t *assign) {
                 "%s%%%s: found ',' and with it one null value too many, expected at most %zu",
                 group, key->name, assign->capacity);
         }
-        HIRL_TRY(push_value(p->script, &null_value));
+        HIRL_TRY(hirl_deck_push_value(p->script, &null_value));
         assign->n_values++;
         before = AFTER_NULL_COMMA;
     }
@@ -726,7 +252,7 @@ static hirl_status_t read_index(parser_t *p, const deck_assign_t *assign, bool *
     if (!*has_p) return HIRL_OK;
     int64_t index = 0;
     bool is_overflow = false;
-    if (!read_integer(p->source->data + begin, p->at - begin, &index, &is_overflow)) {
+    if (!hirl_deck_read_integer(p->source->data + begin, p->at - begin, &index, &is_overflow)) {
         return fail_subscript(p, assign, begin, "found a sign without a number");
     }
     if (is_overflow || index < -HIRL_DECK_LIST_MAX || index > HIRL_DECK_LIST_MAX) {
@@ -765,7 +291,7 @@ static hirl_status_t read_subscript(parser_t *p, deck_assign_t *assign) {
         if (peek(p) == ')') break;
         if (peek(p) != ':') {
             char found[FOUND_MAX], why[FOUND_MAX + 16];
-            snprintf(why, sizeof why, "found %s", name_char(p, p->at, found));
+            snprintf(why, sizeof why, "found %s", hirl_deck_name_char(p, p->at, found));
             return fail_subscript(p, assign, p->at, why);
         }
         p->at++;
@@ -810,7 +336,7 @@ static hirl_status_t check_repeated(parser_t *p, const deck_assign_t *assign) {
         p->given[index] |= items;
         return HIRL_OK;
     }
-    const int line = line_of(p->source, p->given_at[index]);
+    const int line = hirl_deck_line_of(p->source, p->given_at[index]);
     if (assign->has_subscript && p->given[index] != ~UINT64_C(0)) {
         return DECK_FAIL(p->source, assign->at,
                          "%s%%%s: item %d is given twice in this file, expected once; see line %d",
@@ -825,14 +351,14 @@ static hirl_status_t check_repeated(parser_t *p, const deck_assign_t *assign) {
 static hirl_status_t read_assign(parser_t *p, int group) {
     deck_assign_t assign = {.group = group, .at = p->at};
     char found[FOUND_MAX];
-    const size_t size = name_size(p, p->at);
+    const size_t size = hirl_deck_name_size(p, p->at);
     if (!size) {
         return DECK_FAIL(p->source, p->at, "group '%s': found %s, expected a key or '/'",
-                         p->deck->group_names[group], name_char(p, p->at, found));
+                         p->deck->group_names[group], hirl_deck_name_char(p, p->at, found));
     }
     const char *name = p->source->data + p->at;
     assign.key = hirl_deck_find_key(p->deck->groups[group], name, size);
-    if (assign.key < 0) return fail_unknown_key(p, group, p->at, name, size);
+    if (assign.key < 0) return hirl_deck_fail_unknown_key(p, group, p->at, name, size);
     const hirl_key_t *key = key_row(p, &assign);
     p->at += size;
     HIRL_TRY(read_subscript(p, &assign));
@@ -844,43 +370,46 @@ static hirl_status_t read_assign(parser_t *p, int group) {
             hint = "; no blank goes before a subscript, and a text's characters have none";
         if (peek(p) == '!') hint = "; a comment can follow the value";
         return DECK_FAIL(p->source, p->at, "%s%%%s: found %s after the key, expected '='%s",
-                         key_group(p, &assign), key->name, name_char(p, p->at, found), hint);
+                         key_group(p, &assign), key->name, hirl_deck_name_char(p, p->at, found),
+                         hint);
     }
     p->at++;
     HIRL_TRY(read_values(p, &assign));
     HIRL_TRY(check_repeated(p, &assign));
-    return push_assign(p->script, &assign);
+    return hirl_deck_push_assign(p->script, &assign);
 }
 
 static hirl_status_t fail_open_group(const parser_t *p, size_t at, int group, size_t group_at) {
     char found[FOUND_MAX];
     const char *hint = "";
-    if (name_size(p, at + 1) == 3 && is_word(p->source->data + at + 1, 3, "end"))
+    if (hirl_deck_name_size(p, at + 1) == 3 &&
+        hirl_deck_is_word(p->source->data + at + 1, 3, "end"))
         hint = " instead of '&end'";
-    return DECK_FAIL(
-        p->source, at, "found %s inside group '%s' of line %d, expected '/' to end it%s",
-        name_char(p, at, found), p->deck->group_names[group], line_of(p->source, group_at), hint);
+    return DECK_FAIL(p->source, at,
+                     "found %s inside group '%s' of line %d, expected '/' to end it%s",
+                     hirl_deck_name_char(p, at, found), p->deck->group_names[group],
+                     hirl_deck_line_of(p->source, group_at), hint);
 }
 
 // From '&' to past the '/' that ends the group.
 static hirl_status_t read_group(parser_t *p) {
     const size_t begin = p->at;
     char found[FOUND_MAX];
-    const size_t size = name_size(p, begin + 1);
+    const size_t size = hirl_deck_name_size(p, begin + 1);
     if (!size) {
         return DECK_FAIL(p->source, begin + 1,
                          "found %s after '&', expected the name of a group, as in '&%s'",
-                         name_char(p, begin + 1, found), p->deck->group_names[0]);
+                         hirl_deck_name_char(p, begin + 1, found), p->deck->group_names[0]);
     }
     const char *name = p->source->data + begin + 1;
     const int group = hirl_deck_find_group(p->deck->groups, p->deck->n_groups, name, size);
-    if (group < 0) return fail_unknown_group(p, begin + 1, name, size);
+    if (group < 0) return hirl_deck_fail_unknown_group(p, begin + 1, name, size);
     p->at += 1 + size;
     const int next = peek(p);
     if (next != END && !is_space(next) && next != '/' && next != '!') {
         return DECK_FAIL(p->source, p->at,
                          "found %s right after '&%s', expected a blank or the end of the line",
-                         name_char(p, p->at, found), p->deck->group_names[group]);
+                         hirl_deck_name_char(p, p->at, found), p->deck->group_names[group]);
     }
     for (;;) {
         (void)skip_gap(p);
@@ -896,7 +425,7 @@ static hirl_status_t read_group(parser_t *p) {
                      "found %s after the '/' that ends group '%s', expected the end of the line "
                      "(gfortran skips the "
                      "rest of it)%s",
-                     name_char(p, p->at, found), p->deck->group_names[group],
+                     hirl_deck_name_char(p, p->at, found), p->deck->group_names[group],
                      peek(p) == '&' ? "" : "; a text that holds '/' needs quotes");
 }
 
@@ -945,7 +474,7 @@ hirl_status_t hirl_deck_parse_file(const hirl_deck_t *deck, const deck_source_t 
                 peek(&p) == '$' ? "; groups begin with '&'" : "; comments begin with '!'";
             status =
                 DECK_FAIL(source, p.at, "found %s outside of a group, expected '&name ... /'%s",
-                          name_char(&p, p.at, found), hint);
+                          hirl_deck_name_char(&p, p.at, found), hint);
             goto done;
         }
         HIRL_TRY_GOTO(read_group(&p), status, done);
@@ -973,7 +502,7 @@ static hirl_status_t read_plain_texts(parser_t *p, deck_assign_t *assign) {
         if (assign->n_values >= assign->capacity) return fail_too_many(p, assign);
         deck_value_t value = {0};
         if (peek(p) == '\'' || peek(p) == '"') {
-            HIRL_TRY(read_quoted(p, assign, &value));
+            HIRL_TRY(hirl_deck_read_quoted(p, assign, &value));
             while (is_blank(peek(p))) p->at++;
         } else {
             size_t end = p->at, last = p->at;
@@ -982,18 +511,18 @@ static hirl_status_t read_plain_texts(parser_t *p, deck_assign_t *assign) {
             if (is_list && last == p->at) {
                 value = null_value;
             } else {
-                HIRL_TRY(
-                    take_text(p, assign, p->at, p->source->data + p->at, last - p->at, &value));
+                HIRL_TRY(hirl_deck_take_text(p, assign, p->at, p->source->data + p->at,
+                                             last - p->at, &value));
             }
             p->at = end;
         }
-        HIRL_TRY(push_value(p->script, &value));
+        HIRL_TRY(hirl_deck_push_value(p->script, &value));
         assign->n_values++;
         if (peek(p) == END) return HIRL_OK;
         if (!is_list || peek(p) != ',') {
             char found[FOUND_MAX];
             return DECK_FAIL(p->source, p->at, "%s%%%s: found %s after the text, expected %s",
-                             key_group(p, assign), key->name, name_char(p, p->at, found),
+                             key_group(p, assign), key->name, hirl_deck_name_char(p, p->at, found),
                              is_list ? "',' or the end" : "the end");
         }
         p->at++;
@@ -1014,8 +543,8 @@ hirl_status_t hirl_deck_parse_value(const hirl_deck_t *deck, const deck_source_t
     bool has_value = false;
     for (size_t i = 0; i < assign.n_values; i++)
         has_value |= !script->values[assign.value + i].is_null;
-    if (!has_value) return fail_value(&p, &assign, source->size, "nothing after '='", "");
-    return push_assign(script, &assign);
+    if (!has_value) return hirl_deck_fail_value(&p, &assign, source->size, "nothing after '='", "");
+    return hirl_deck_push_assign(script, &assign);
 }
 
 hirl_status_t hirl_deck_parse_target(const hirl_deck_t *deck, const deck_source_t *source,
@@ -1023,7 +552,7 @@ hirl_status_t hirl_deck_parse_target(const hirl_deck_t *deck, const deck_source_
     parser_t p = {.deck = deck, .source = source};
     char found[FOUND_MAX];
     while (is_blank(peek(&p))) p.at++;
-    const size_t group_at = p.at, n_group = name_size(&p, p.at);
+    const size_t group_at = p.at, n_group = hirl_deck_name_size(&p, p.at);
     p.at += n_group;
     if (!n_group || peek(&p) != '%') {
         const char *hint = "";
@@ -1038,7 +567,7 @@ hirl_status_t hirl_deck_parse_target(const hirl_deck_t *deck, const deck_source_
         if (text.size) hint = text.data;
         if (status == HIRL_OK) {
             status = DECK_FAIL(source, p.at, "found %s, expected group%%key=value%s",
-                               p.at < size ? name_char(&p, p.at, found) : "no '%'", hint);
+                               p.at < size ? hirl_deck_name_char(&p, p.at, found) : "no '%'", hint);
         }
         hirl_text_reset(&text);
         return status;
@@ -1046,23 +575,23 @@ hirl_status_t hirl_deck_parse_target(const hirl_deck_t *deck, const deck_source_
     target->group =
         hirl_deck_find_group(deck->groups, deck->n_groups, source->data + group_at, n_group);
     if (target->group < 0)
-        return fail_unknown_group(&p, group_at, source->data + group_at, n_group);
+        return hirl_deck_fail_unknown_group(&p, group_at, source->data + group_at, n_group);
     p.at++;
-    const size_t n_key = name_size(&p, p.at);
+    const size_t n_key = hirl_deck_name_size(&p, p.at);
     target->at = p.at;
     if (!n_key) {
         return DECK_FAIL(source, p.at, "found %s after '%%', expected a key of group '%s'",
-                         name_char(&p, p.at, found), deck->group_names[target->group]);
+                         hirl_deck_name_char(&p, p.at, found), deck->group_names[target->group]);
     }
     target->key = hirl_deck_find_key(deck->groups[target->group], source->data + p.at, n_key);
     if (target->key < 0)
-        return fail_unknown_key(&p, target->group, p.at, source->data + p.at, n_key);
+        return hirl_deck_fail_unknown_key(&p, target->group, p.at, source->data + p.at, n_key);
     p.at += n_key;
     HIRL_TRY(read_subscript(&p, target));
     while (is_blank(peek(&p))) p.at++;
     if (p.at != size) {
         return DECK_FAIL(source, p.at, "found %s after the key, expected '='",
-                         name_char(&p, p.at, found));
+                         hirl_deck_name_char(&p, p.at, found));
     }
     return HIRL_OK;
 }

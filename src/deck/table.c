@@ -133,12 +133,14 @@ int hirl_deck_count(const hirl_key_t *key, const key_state_t *state) {
 
 static void format_integer_bound(double bound, char buf[40]) { snprintf(buf, 40, "%.0f", bound); }
 
-// The fewest digits that read back to the same number.
+// The fewest digits that read back to the same number; whole numbers of usual size without an exponent.
 static void format_real(double value, char buf[40]) {
     if (isnan(value)) {
         snprintf(buf, 40, "nan");
     } else if (isinf(value)) {
         snprintf(buf, 40, value < 0 ? "-inf" : "inf");
+    } else if (value == trunc(value) && fabs(value) < 1e15) {
+        snprintf(buf, 40, "%.0f", value);
     } else {
         for (int digits = 1; digits <= 17; digits++) {
             snprintf(buf, 40, "%.*g", digits, value);

@@ -251,9 +251,15 @@ static hirl_status_t describe_group(const hirl_group_t *group, hirl_text_t *text
         facts.size = value.size = 0;
         HIRL_TRY_GOTO(append_default(key, &value), status, done);
         HIRL_TRY_GOTO(append_facts(key, &facts), status, done);
-        HIRL_TRY_GOTO(hirl_text_append(text, "  %-*s  %-16s  %s\n", width, key->name,
-                                       key->default_text ? value.data : "(required)", facts.data),
+        const char *shown = key->default_text ? value.data : "(required)";
+        const bool is_long =
+            (size_t)width + 6 + (strlen(shown) > 16 ? strlen(shown) : 16) + facts.size > WIDTH;
+        HIRL_TRY_GOTO(hirl_text_append(text, "  %-*s  %-*s%s%s\n", width, key->name,
+                                       is_long ? 0 : 16, shown, is_long ? "" : "  ",
+                                       is_long ? "" : facts.data),
                       status, done);
+        if (is_long)
+            HIRL_TRY_GOTO(hirl_deck_append_wrapped(indent, WIDTH, facts.data, text), status, done);
         HIRL_TRY_GOTO(hirl_deck_append_wrapped(indent, WIDTH, key->help, text), status, done);
     }
 done:
