@@ -102,7 +102,8 @@ typedef struct listing {
 // Type of the file's numbers; false if they are none that an array can hold.
 static bool find_type(hid_t type, hirl_ckpt_type_t *type_p) {
     const size_t size = H5Tget_size(type);
-    bool is_unsigned = false;
+    hid_t base = H5I_INVALID_HID;
+    bool is_unsigned = false, is_number = false;
     switch (H5Tget_class(type)) {
         case H5T_FLOAT:
             if (size > 8) return false;
@@ -117,6 +118,12 @@ static bool find_type(hid_t type, hirl_ckpt_type_t *type_p) {
                 *type_p = size < 4 || (size == 4 && !is_unsigned) ? HIRL_CKPT_I32 : HIRL_CKPT_I64;
             }
             return true;
+        case H5T_ENUM: // NumPy's truth values are one
+            base = H5Tget_super(type);
+            is_number = base >= 0 && find_type(base, type_p);
+            if (is_number && size == 1) *type_p = HIRL_CKPT_U8;
+            if (base >= 0) H5Tclose(base);
+            return is_number;
         default: return false;
     }
 }
@@ -324,12 +331,13 @@ static hirl_status_t open_file(const char *path, bool is_checkpoint, hirl_ckpt_t
     strcpy(ckpt->path, path);
     HIRL_TRY_GOTO(hirl_ckpt_h5_access(false, &properties), status, err_close);
     ckpt->file = H5Fopen(path, H5F_ACC_RDONLY, properties);
-    H5Pclose(properties);
+    // Told at once: the next call of HDF5 forgets the cause.
     if (ckpt->file < 0) {
         (void)HIRL_FAIL_H5("%s: not an HDF5 file, or a damaged one", path);
         status = HIRL_FAIL(HIRL_ERR_FORMAT, "%s", hirl_error_text_view());
-        goto err_close;
     }
+    H5Pclose(properties);
+    if (ckpt->file < 0) goto err_close;
     *ckpt_p = ckpt;
     return HIRL_OK;
 
@@ -566,15 +574,11 @@ static bool is_integer(hirl_ckpt_type_t type) {
     return type == HIRL_CKPT_I32 || type == HIRL_CKPT_I64 || type == HIRL_CKPT_U8;
 }
 
-// A number that the wanted type cannot hold ends the read; HDF5 would clip it.
-static H5T_conv_ret_t refuse_loss(H5T_conv_except_t what, hid_t from, hid_t to, void *from_value,
-                                  void *to_value, void *data) {
-    (void)from_value, (void)to_value, (void)data;
-    const bool is_to_integer = H5Tget_class(to) == H5T_INTEGER;
-    const bool is_from_integer = H5Tget_class(from) == H5T_INTEGER;
-    if (is_to_integer || (is_from_integer && what == H5T_CONV_EXCEPT_PRECISION))
-        return H5T_CONV_ABORT;
-    return H5T_CONV_UNHANDLED;
+// A number that the wanted integer type cannot hold ends the read; HDF5 would clip it.
+static H5T_conv_ret_t refuse_clipping(H5T_conv_except_t what, hid_t from, hid_t to,
+                                      void *from_value, void *to_value, void *data) {
+    (void)what, (void)from, (void)from_value, (void)to_value, (void)data;
+    return H5Tget_class(to) == H5T_INTEGER ? H5T_CONV_ABORT : H5T_CONV_UNHANDLED;
 }
 
 // Reads with HDF5's conversions.
@@ -585,7 +589,7 @@ static hirl_status_t read_converted(const hirl_ckpt_t *ckpt, const char *name,
     HIRL_TRY_H5(set, "%s: cannot open array %s", ckpt->path, name);
     transfer = H5Pcreate(H5P_DATASET_XFER);
     HIRL_TRY_H5_GOTO(transfer, status, done, "%s: cannot make properties", ckpt->path);
-    HIRL_TRY_H5_GOTO(H5Pset_type_conv_cb(transfer, refuse_loss, NULL), status, done,
+    HIRL_TRY_H5_GOTO(H5Pset_type_conv_cb(transfer, refuse_clipping, NULL), status, done,
                      "%s: cannot watch conversions", ckpt->path);
     HIRL_TRY_H5_GOTO(H5Dread(set, hirl_ckpt_memory_type(type), H5S_ALL, H5S_ALL, transfer, out),
                      status, done, "%s: array %s: cannot read it as %s", ckpt->path, name,

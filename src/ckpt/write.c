@@ -80,6 +80,25 @@ static hirl_status_t write_meta(hid_t file, const char *path, const hirl_ckpt_me
 
 // ------------------------------------------------------------------------------------ arrays
 
+// Makes the groups that the array lies in. HDF5 would make them with the time of day.
+static hirl_status_t make_groups(hid_t file, const char *path, hid_t links, hid_t groups,
+                                 const char *name) {
+    char part[HIRL_CKPT_NAME_MAX];
+    strcpy(part, name);
+    for (char *at = strchr(part + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = '\0';
+        const htri_t is_there = H5Lexists(file, part, H5P_DEFAULT);
+        HIRL_TRY_H5(is_there, "%s: cannot make array %s: %s is no group", path, name, part);
+        if (is_there == 0) {
+            hid_t group = H5Gcreate2(file, part, links, groups, H5P_DEFAULT);
+            HIRL_TRY_H5(group, "%s: cannot make group %s", path, part);
+            HIRL_TRY_H5(H5Gclose(group), "%s: cannot close group %s", path, part);
+        }
+        *at = '/';
+    }
+    return HIRL_OK;
+}
+
 static hirl_status_t write_array(hid_t file, const char *path, hid_t links, hid_t layout,
                                  const hirl_ckpt_array_t *array, uint64_t *checksum_p) {
     hirl_status_t status = HIRL_OK;
@@ -163,12 +182,11 @@ static hirl_status_t write_arrays(hid_t file, const hirl_ckpt_sink_t *sink, cons
                                   int n_arrays) {
     hirl_status_t status = HIRL_OK;
     hid_t links = H5Pcreate(H5P_LINK_CREATE), layout = H5Pcreate(H5P_DATASET_CREATE);
-    if (links < 0 || layout < 0) {
+    hid_t groups = H5Pcreate(H5P_GROUP_CREATE);
+    if (links < 0 || layout < 0 || groups < 0) {
         status = HIRL_FAIL_H5("%s: cannot make properties", path);
         goto done;
     }
-    HIRL_TRY_H5_GOTO(H5Pset_create_intermediate_group(links, 1), status, done,
-                     "%s: cannot ask for groups", path);
     HIRL_TRY_H5_GOTO(H5Pset_char_encoding(links, H5T_CSET_UTF8), status, done,
                      "%s: cannot ask for UTF-8", path);
     HIRL_TRY_H5_GOTO(H5Pset_layout(layout, H5D_CONTIGUOUS), status, done,
@@ -178,12 +196,16 @@ static hirl_status_t write_arrays(hid_t file, const hirl_ckpt_sink_t *sink, cons
     // Equal content gives equal files.
     HIRL_TRY_H5_GOTO(H5Pset_obj_track_times(layout, false), status, done,
                      "%s: cannot switch times off", path);
+    HIRL_TRY_H5_GOTO(H5Pset_obj_track_times(groups, false), status, done,
+                     "%s: cannot switch times off", path);
     for (int i = 0; i < n_arrays; i++) {
+        HIRL_TRY_GOTO(make_groups(file, path, links, groups, sorted[i].name), status, done);
         HIRL_TRY_GOTO(write_array(file, path, links, layout, &sorted[i], &checksums[i]), status,
                       done);
         HIRL_TRY_GOTO(hirl_ckpt_sink_check(sink, path), status, done);
     }
 done:
+    if (groups >= 0) H5Pclose(groups);
     if (links >= 0) H5Pclose(links);
     if (layout >= 0) H5Pclose(layout);
     return status;
