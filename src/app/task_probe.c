@@ -182,7 +182,7 @@ static hirl_status_t read_view(probe_t *p, int v, const char *name, const hirl_c
 static hirl_status_t read_hierarchy(probe_t *p, int64_t n_samples)
 {
     hirl_hierarchy_t *tree = NULL;
-    const hirl_ckpt_array_t *array;
+    const hirl_ckpt_array_t *array = NULL;
     char name[64];
     int64_t k[HIRL_MAX_LEVELS];
     int n_levels = 0;
@@ -216,7 +216,7 @@ err:
 
 static hirl_status_t read_draws(probe_t *p)
 {
-    const hirl_ckpt_array_t *array;
+    const hirl_ckpt_array_t *array = NULL;
     if (hirl_ckpt_find_view(p->input, "/draw/shuffle")) {
         HIRL_TRY(find(p, "/draw/shuffle", 1, &array));
         HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, array->shape[0], &p->shuffle));
@@ -241,7 +241,7 @@ static hirl_status_t read_draws(probe_t *p)
 
 static hirl_status_t read_batch(probe_t *p)
 {
-    const hirl_ckpt_array_t *array;
+    const hirl_ckpt_array_t *array = NULL;
     int64_t total = p->session->optim->batch;
     for (int v = 0; v < p->session->n_views; ++v) {
         char name[32];
@@ -294,7 +294,7 @@ static hirl_status_t probe_step(probe_t *p)
 
 static hirl_status_t probe_run(probe_t *p, const hirl_deck_t *deck)
 {
-    const hirl_ckpt_array_t *array;
+    const hirl_ckpt_array_t *array = NULL;
     HIRL_TRY(hirl_par_agree(p->world, hirl_arrays_open(p->cfg->input, &p->input)));
     HIRL_TRY(find(p, "/views/0", 4, &array));
     HIRL_TRY(hirl_session_create(p->world, deck, (int)array->shape[1], p->cfg->n_samples, &p->session));

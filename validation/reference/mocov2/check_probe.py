@@ -24,8 +24,8 @@ CASES = {
                    "optim%batch=8", "views%crop_size=12", "mocov2%queue=32", "hirl%num_cluster=12,6,3", "hirl%num_neg_path=10",
                    "probe%n_samples=20"],
     "moco_bottleneck": ["run%hierarchy='none'", "model%backbone='resnet50'", "model%stem='imagenet'", "model%width=4",
-                        "model%bn_group=0", "optim%batch=4", "views%crop_size=64,64,40,32", "mocov2%queue=16",
-                        "mocov2%local_weight='sum'", "probe%n_samples=12"],
+                        "model%bn_group=0", "optim%batch=8", "views%crop_size=40,40,33,24", "mocov2%queue=16",
+                        "mocov2%local_weight='sum'", "probe%n_samples=20"],
 }
 COMMON = ["run%task='probe'", "run%method='mocov2'", "mocov2%dim=16", "mocov2%momentum=0.99", "mocov2%temperature=0.2",
           "optim%lr=0.05", "optim%lr_rule='none'", "optim%momentum=0.9", "optim%weight_decay=1e-4"]
