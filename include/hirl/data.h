@@ -186,8 +186,8 @@ void hirl_image_flip(hirl_image_t *image);
 typedef struct hirl_batch {
     int64_t n;      // samples of this rank
     int64_t number; // global batch number within the epoch
-    const int64_t *index; // [n] global sample indices
-    const int32_t *label; // [n]
+    const int64_t *index; // [n] global sample indices; an undecodable sample keeps its own
+    const int32_t *label; // [n] of the image shown
     int n_views;
     int size[HIRL_MAX_VIEWS];    // height of each view
     int width[HIRL_MAX_VIEWS];
@@ -222,6 +222,16 @@ hirl_status_t hirl_loader_begin_epoch(hirl_loader_t *loader, int64_t epoch, int6
 /// Waits for the next batch; `*batch_p` is NULL at the end of the epoch. Not collective. Undecodable samples are logged (shard and sample),
 /// replaced by the next decodable sample of the set, and counted; beyond max_bad_fraction: HIRL_ERR_FORMAT.
 hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch_p);
+
+/// What a loader has done since it was created; only ever grows.
+typedef struct hirl_loader_counts {
+    double wait_s;     // seconds that hirl_loader_next has waited for workers
+    double work_s;     // seconds that the workers spent on samples, all threads together
+    int64_t n_samples; // samples made, prepared ahead or dropped ones included
+    int64_t n_bad;     // different samples of the set found undecodable
+} hirl_loader_counts_t;
+/// Not collective; may be called at any time by the thread that calls hirl_loader_next.
+hirl_loader_counts_t hirl_loader_counts(hirl_loader_t *loader);
 
 #ifdef __cplusplus
 }

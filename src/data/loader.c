@@ -1,0 +1,570 @@
+// The loader: worker threads that read, decode and augment samples into a ring of batches ahead of
+// the trainer.
+// What a sample looks like depends on (seed, epoch, index, view) alone, and where it stands on the
+// epoch's permutation: threads only decide when it is made. Workers draw tickets (batch, sample) in
+// order, so the oldest incomplete batch is finished first; training runs on into the next epoch
+// without a pause. All shared state is guarded by one mutex, taken once per few samples; batch
+// buffers are written without it by the ticket's owner and read once all tickets are done.
+// Batches carry running numbers q; batch q lives in slot q mod n_slots. Nothing is allocated after
+// start but what scratch buffers grow by.
+#include "augment_impl.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+    MAX_TICKETS = 8,   // samples a worker takes at a time at most
+    ERROR_TEXT = 1024, // room for a worker's failure
+    MAX_THREADS = 1024
+};
+
+// One batch being prepared or handed out.
+typedef struct slot {
+    int64_t q;
+    int64_t epoch, number, n;
+    int64_t n_left; // samples not made yet
+    int64_t *index;
+    int32_t *label;
+    float *view[HIRL_MAX_VIEWS];
+    hirl_status_t status; // of the first sample (in order) that failed
+    int64_t failed;
+    char text[ERROR_TEXT];
+} slot_t;
+
+typedef struct worker {
+    hirl_loader_t *loader;
+    pthread_t thread;
+    hirl_augment_t *augment;
+    hirl_buffer_t bytes, pixels;
+} worker_t;
+
+struct hirl_loader {
+    const hirl_shard_set_t *set;
+    // What is wanted; constant after creation.
+    bool is_train;
+    uint64_t seed;
+    int64_t n_set; // samples of the set
+    // Of the set (eval) or of each global batch (train), this rank's first sample and their number.
+    int64_t first, n_part;
+    int64_t batch;     // train: global batch size
+    int64_t n_local;   // samples of a whole batch of this rank
+    int64_t n_batches; // per epoch
+    int n_views, channels;
+    int height[HIRL_MAX_VIEWS], width[HIRL_MAX_VIEWS];
+    size_t view_floats[HIRL_MAX_VIEWS]; // per sample
+    hirl_view_spec_t views[HIRL_MAX_VIEWS];
+    int eval_resize, eval_crop;
+    bool eval_is_bicubic;
+    float mean[3], std[3];
+    double max_bad_fraction;
+    int64_t tickets; // samples taken at a time
+
+    int n_slots, n_threads, n_started;
+    slot_t *slots;
+    worker_t *workers;
+
+    pthread_mutex_t lock;
+    pthread_cond_t work;  // workers: there may be something to do
+    pthread_cond_t ready; // the consumer: a batch is complete, or the workers have paused
+    bool has_sync, is_stopping, is_paused, is_running;
+    int n_busy;
+    // Batch q_first is batch number_first of epoch_first.
+    int64_t q_first, epoch_first, number_first;
+    int64_t q_end;          // no batch from here on is prepared
+    int64_t q_take, i_take; // next ticket
+    int64_t q_next;         // next batch to hand out
+    bool is_held;           // batch q_next - 1 is still in use
+    int64_t number_now;     // of batch q_next within its epoch
+    hirl_batch_t handed;
+    int64_t *bad; // undecodable samples known so far
+    int64_t n_bad, bad_capacity;
+    hirl_loader_counts_t counts;
+};
+
+// ------------------------------------------------------------------------------------ samples
+
+// Notes an undecodable sample; fails when there are too many. Takes the lock.
+static hirl_status_t note_bad(hirl_loader_t *loader, int64_t index, int64_t instead,
+                              const char *cause) {
+    hirl_status_t status = HIRL_OK;
+    bool is_new = true;
+    int64_t n_bad = 0;
+    pthread_mutex_lock(&loader->lock);
+    for (int64_t i = 0; i < loader->n_bad && is_new; i++) is_new = loader->bad[i] != index;
+    if (is_new && loader->n_bad == loader->bad_capacity) {
+        const int64_t capacity = loader->bad_capacity ? 2 * loader->bad_capacity : 64;
+        status = hirl_mem_realloc(HIRL_MEM_DATA, (size_t)capacity * sizeof *loader->bad,
+                                  (void **)&loader->bad);
+        if (status == HIRL_OK) loader->bad_capacity = capacity;
+    }
+    if (status == HIRL_OK) {
+        if (is_new) loader->bad[loader->n_bad++] = index;
+        n_bad = loader->n_bad;
+    }
+    pthread_mutex_unlock(&loader->lock);
+    HIRL_TRY(status);
+
+    char place[HIRL_DECK_TEXT_MAX], other[HIRL_DECK_TEXT_MAX];
+    hirl_shard_set_place(loader->set, index, place);
+    // What reads names the sample in its text, what decodes does not know it.
+    const char *colon = ": ";
+    if (strstr(cause, place) != NULL) place[0] = '\0', colon = "";
+    if (is_new) {
+        hirl_log_rank(HIRL_LOG_WARN, "%s%s%s; %s is shown in its place", place, colon, cause,
+                      hirl_shard_set_place(loader->set, instead, other));
+    }
+    HIRL_REQUIRE((double)n_bad <= loader->max_bad_fraction * (double)loader->n_set, HIRL_ERR_FORMAT,
+                 "%lld of %lld samples cannot be used, more than data%%max_bad_fraction = %g "
+                 "allows; the last: %s%s%s",
+                 (long long)n_bad, (long long)loader->n_set, loader->max_bad_fraction, place, colon,
+                 cause);
+    return HIRL_OK;
+}
+
+// Reads and decodes sample `index` or, where that cannot be done, the next one of the set that can.
+static hirl_status_t load_image(worker_t *worker, int64_t index, hirl_image_t *image_p,
+                                int32_t *label_p) {
+    hirl_loader_t *loader = worker->loader;
+    for (int64_t k = 0; k < loader->n_set; k++) {
+        const int64_t at = (index + k) % loader->n_set;
+        hirl_sample_t sample;
+        hirl_status_t status = hirl_shard_set_read(loader->set, at, &worker->bytes, &sample);
+        if (status == HIRL_OK)
+            status = hirl_image_decode(&sample, loader->channels, &worker->pixels, image_p);
+        if (status == HIRL_OK) {
+            *label_p = sample.label;
+            return HIRL_OK;
+        }
+        if (status != HIRL_ERR_FORMAT) return status;
+        char cause[HIRL_DECK_TEXT_MAX];
+        snprintf(cause, sizeof cause, "%s", hirl_error_text_view());
+        HIRL_TRY(note_bad(loader, at, (at + 1) % loader->n_set, cause));
+    }
+    return HIRL_FAIL(HIRL_ERR_FORMAT, "none of the %lld samples of the set can be decoded",
+                     (long long)loader->n_set);
+}
+
+// Index of sample i of a batch of this rank.
+static int64_t sample_index(const hirl_loader_t *loader, const hirl_permutation_t *order,
+                            int64_t number, int64_t i) {
+    if (!loader->is_train) return loader->first + number * loader->n_local + i;
+    return hirl_permutation_at(order, number * loader->batch + loader->first + i);
+}
+
+static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_permutation_t *order,
+                                 int64_t i) {
+    const hirl_loader_t *loader = worker->loader;
+    const int64_t index = sample_index(loader, order, slot->number, i);
+    hirl_image_t image;
+    int32_t label = -1;
+    HIRL_TRY(load_image(worker, index, &image, &label));
+    slot->index[i] = index;
+    slot->label[i] = label;
+    if (!loader->is_train) {
+        int height, width;
+        hirl_eval_size(image.height, image.width, loader->eval_resize, loader->eval_crop, &height,
+                       &width);
+        char place[HIRL_DECK_TEXT_MAX];
+        HIRL_REQUIRE(height == loader->height[0] && width == loader->width[0], HIRL_ERR_FORMAT,
+                     "%s becomes %d x %d, the others %d x %d: set views%%eval_crop",
+                     hirl_shard_set_place(loader->set, index, place), height, width,
+                     loader->height[0], loader->width[0]);
+        return hirl_augment_eval(worker->augment, &image, loader->eval_resize, loader->eval_crop,
+                                 loader->eval_is_bicubic, loader->mean, loader->std,
+                                 slot->view[0] + (size_t)i * loader->view_floats[0]);
+    }
+    for (int v = 0; v < loader->n_views; v++) {
+        hirl_rng_t rng = hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)slot->epoch,
+                                       (uint64_t)index, (uint32_t)v);
+        HIRL_TRY(hirl_augment_view(worker->augment, &image, &loader->views[v], &rng, loader->mean,
+                                   loader->std,
+                                   slot->view[v] + (size_t)i * loader->view_floats[v]));
+    }
+    return HIRL_OK;
+}
+
+// ------------------------------------------------------------------------------------ workers
+
+// True if there is a ticket; with the lock held.
+static bool has_ticket(const hirl_loader_t *loader) {
+    return loader->is_running && !loader->is_paused && loader->q_take < loader->q_end &&
+           loader->q_take < loader->q_next - loader->is_held + loader->n_slots;
+}
+
+// Epoch and number of batch q; with the lock held.
+static void locate(const hirl_loader_t *loader, int64_t q, int64_t *epoch_p, int64_t *number_p) {
+    const int64_t offset = loader->number_first + (q - loader->q_first);
+    *epoch_p = loader->epoch_first + offset / loader->n_batches;
+    *number_p = offset % loader->n_batches;
+}
+
+// Takes samples [*from_p, *to_p) of the slot; with the lock held and a ticket there.
+static slot_t *take_tickets(hirl_loader_t *loader, int64_t *from_p, int64_t *to_p) {
+    slot_t *slot = &loader->slots[loader->q_take % loader->n_slots];
+    if (loader->i_take == 0) {
+        slot->q = loader->q_take;
+        locate(loader, slot->q, &slot->epoch, &slot->number);
+        slot->n = loader->n_local;
+        if (!loader->is_train && slot->number == loader->n_batches - 1) {
+            slot->n = loader->n_part - slot->number * loader->n_local;
+        }
+        slot->n_left = slot->n;
+        slot->status = HIRL_OK;
+    }
+    *from_p = loader->i_take;
+    *to_p = *from_p + loader->tickets < slot->n ? *from_p + loader->tickets : slot->n;
+    loader->i_take = *to_p;
+    if (*to_p == slot->n) {
+        loader->q_take++;
+        loader->i_take = 0;
+    }
+    return slot;
+}
+
+static void *worker_main(void *arg) {
+    worker_t *worker = arg;
+    hirl_loader_t *loader = worker->loader;
+    hirl_permutation_t order = {0};
+    int64_t order_epoch = -1;
+    pthread_mutex_lock(&loader->lock);
+    for (;;) {
+        while (!loader->is_stopping && !has_ticket(loader))
+            pthread_cond_wait(&loader->work, &loader->lock);
+        if (loader->is_stopping) break;
+        int64_t from, to;
+        slot_t *slot = take_tickets(loader, &from, &to);
+        loader->n_busy++;
+        pthread_mutex_unlock(&loader->lock);
+
+        const double begin = hirl_time_now();
+        if (loader->is_train && slot->epoch != order_epoch) {
+            order_epoch = slot->epoch;
+            order = hirl_permutation_make(loader->seed, HIRL_RNG_ORDER, (uint64_t)order_epoch,
+                                          loader->n_set);
+        }
+        hirl_status_t status = HIRL_OK;
+        int64_t i = from;
+        while (i < to && status == HIRL_OK) {
+            status = make_sample(worker, slot, &order, i);
+            if (status == HIRL_OK) i++;
+        }
+        const double end = hirl_time_now();
+
+        pthread_mutex_lock(&loader->lock);
+        loader->counts.work_s += end - begin;
+        loader->counts.n_samples += i - from;
+        if (status != HIRL_OK && (slot->status == HIRL_OK || i < slot->failed)) {
+            slot->status = status;
+            slot->failed = i;
+            snprintf(slot->text, sizeof slot->text, "%s", hirl_error_text_view());
+        }
+        slot->n_left -= to - from;
+        loader->n_busy--;
+        if (slot->n_left == 0 || loader->is_paused) pthread_cond_signal(&loader->ready);
+    }
+    pthread_mutex_unlock(&loader->lock);
+    return NULL;
+}
+
+static hirl_status_t start_workers(hirl_loader_t *loader) {
+    // Signals are for the main thread, which knows what to do with them.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = 0;
+    while (loader->n_started < loader->n_threads && error == 0) {
+        worker_t *worker = &loader->workers[loader->n_started];
+        error = pthread_create(&worker->thread, NULL, worker_main, worker);
+        if (error == 0) loader->n_started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    HIRL_REQUIRE(error == 0, HIRL_ERR_MEMORY,
+                 "cannot start loader thread %d of %d: %s; set data%%n_threads",
+                 loader->n_started + 1, loader->n_threads, strerror(error));
+    return HIRL_OK;
+}
+
+// ------------------------------------------------------------------------------------ creation
+
+static hirl_status_t set_normalization(hirl_loader_t *loader, const hirl_data_cfg_t *cfg) {
+    const int channels = loader->channels;
+    HIRL_REQUIRE(channels == 1 || channels == 3, HIRL_ERR_DECK,
+                 "images have %d channels; set data%%channels to 1 or 3", channels);
+    HIRL_REQUIRE(cfg->n_mean == 1 || cfg->n_mean == channels, HIRL_ERR_DECK,
+                 "data%%mean has %d items; want 1, or one for each of the %d channels", cfg->n_mean,
+                 channels);
+    HIRL_REQUIRE(cfg->n_std == 1 || cfg->n_std == channels, HIRL_ERR_DECK,
+                 "data%%std has %d items; want 1, or one for each of the %d channels", cfg->n_std,
+                 channels);
+    for (int c = 0; c < channels; c++) {
+        loader->mean[c] = (float)cfg->mean[cfg->n_mean == 1 ? 0 : c];
+        loader->std[c] = (float)cfg->std[cfg->n_std == 1 ? 0 : c];
+        HIRL_REQUIRE(loader->std[c] > 0.0f, HIRL_ERR_DECK, "data%%std is %g; want more than 0",
+                     (double)loader->std[c]);
+    }
+    return HIRL_OK;
+}
+
+static hirl_status_t plan_train(hirl_loader_t *loader, const hirl_world_t *world,
+                                const hirl_loader_spec_t *spec) {
+    const int64_t size = hirl_world_size(world), rank = hirl_world_rank(world);
+    HIRL_REQUIRE(spec->batch % size == 0, HIRL_ERR_DECK,
+                 "batch of %lld samples is not divisible by %lld ranks; want a multiple",
+                 (long long)spec->batch, (long long)size);
+    HIRL_REQUIRE(loader->n_set >= spec->batch, HIRL_ERR_DECK,
+                 "the training set has %lld samples, fewer than one batch of %lld",
+                 (long long)loader->n_set, (long long)spec->batch);
+    HIRL_REQUIRE(spec->n_views >= 1 && spec->n_views <= HIRL_MAX_VIEWS, HIRL_ERR_ARG,
+                 "%d views; want 1..%d", spec->n_views, HIRL_MAX_VIEWS);
+    loader->batch = spec->batch;
+    loader->n_local = loader->n_part = spec->batch / size;
+    loader->first = rank * loader->n_local;
+    loader->n_batches = loader->n_set / spec->batch;
+    loader->n_views = spec->n_views;
+    for (int v = 0; v < spec->n_views; v++) {
+        HIRL_REQUIRE(spec->views[v].size > 0, HIRL_ERR_ARG, "view %d has size %d", v,
+                     spec->views[v].size);
+        loader->views[v] = spec->views[v];
+        loader->height[v] = loader->width[v] = spec->views[v].size;
+    }
+    return HIRL_OK;
+}
+
+static hirl_status_t plan_eval(hirl_loader_t *loader, const hirl_world_t *world,
+                               const hirl_loader_spec_t *spec) {
+    const int64_t size = hirl_world_size(world), rank = hirl_world_rank(world), n = loader->n_set;
+    HIRL_REQUIRE(spec->eval_resize >= 0 && spec->eval_crop >= 0, HIRL_ERR_ARG,
+                 "eval_resize is %d, eval_crop is %d", spec->eval_resize, spec->eval_crop);
+    // n * r / size without overflow.
+    loader->first = n / size * rank + n % size * rank / size;
+    loader->n_part = n / size * (rank + 1) + n % size * (rank + 1) / size - loader->first;
+    loader->n_local = spec->batch < loader->n_part ? spec->batch : loader->n_part;
+    loader->n_batches =
+        loader->n_part == 0 ? 0 : (loader->n_part + loader->n_local - 1) / loader->n_local;
+    loader->n_views = 1;
+    loader->eval_resize = spec->eval_resize;
+    loader->eval_crop = spec->eval_crop;
+    loader->eval_is_bicubic = spec->eval_is_bicubic;
+    // Without a crop all images must come out alike. Every rank looks at all of them: all decide
+    // alike.
+    for (int64_t i = 0; i < (spec->eval_crop > 0 ? 1 : n); i++) {
+        int height, width, out_height, out_width;
+        hirl_shard_set_image_size(loader->set, i, &height, &width);
+        hirl_eval_size(height, width, spec->eval_resize, spec->eval_crop, &out_height, &out_width);
+        if (i == 0) {
+            loader->height[0] = out_height;
+            loader->width[0] = out_width;
+        }
+        char place[HIRL_DECK_TEXT_MAX];
+        HIRL_REQUIRE(out_height == loader->height[0] && out_width == loader->width[0],
+                     HIRL_ERR_DECK,
+                     "%s becomes %d x %d, the first sample %d x %d; images of several sizes need "
+                     "views%%eval_crop",
+                     hirl_shard_set_place(loader->set, i, place), out_height, out_width,
+                     loader->height[0], loader->width[0]);
+    }
+    return HIRL_OK;
+}
+
+static hirl_status_t create_slots(hirl_loader_t *loader) {
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_slots, &loader->slots));
+    size_t total = 0;
+    for (int v = 0; v < loader->n_views; v++) {
+        size_t bytes = sizeof(float);
+        const size_t sides[4] = {(size_t)loader->height[v], (size_t)loader->width[v],
+                                 (size_t)loader->channels, (size_t)loader->n_local};
+        bool is_too_large = false;
+        for (int i = 0; i < 4; i++) is_too_large |= __builtin_mul_overflow(bytes, sides[i], &bytes);
+        HIRL_REQUIRE(!is_too_large, HIRL_ERR_DECK,
+                     "a batch of %lld views of %d x %d x %d does not fit into memory",
+                     (long long)loader->n_local, loader->height[v], loader->width[v],
+                     loader->channels);
+        loader->view_floats[v] = sides[0] * sides[1] * sides[2];
+        for (int s = 0; s < loader->n_slots; s++) {
+            HIRL_TRY(hirl_mem_alloc(HIRL_MEM_DATA, bytes, (void **)&loader->slots[s].view[v]));
+        }
+        total += bytes;
+    }
+    for (int s = 0; s < loader->n_slots; s++) {
+        loader->slots[s].q = -1;
+        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].index));
+        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].label));
+    }
+    char text[32];
+    hirl_log_root(HIRL_LOG_DEBUG, "loader: n_threads = %d, n_batches = %lld, buffers = %d x %s",
+                  loader->n_threads, (long long)loader->n_batches, loader->n_slots,
+                  hirl_text_bytes(text, (double)total));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *set,
+                                 const hirl_data_cfg_t *cfg, const hirl_loader_spec_t *spec,
+                                 hirl_loader_t **loader_p) {
+    HIRL_REQUIRE(spec->batch >= 1, HIRL_ERR_DECK, "batch is %lld samples; want 1 or more",
+                 (long long)spec->batch);
+    HIRL_REQUIRE(cfg->n_ahead >= 1 && cfg->n_ahead <= 1024, HIRL_ERR_DECK,
+                 "data%%n_ahead is %lld; want 1..1024", (long long)cfg->n_ahead);
+    HIRL_REQUIRE(cfg->n_threads >= 0 && cfg->n_threads <= MAX_THREADS, HIRL_ERR_DECK,
+                 "data%%n_threads is %lld; want 0..%d", (long long)cfg->n_threads, MAX_THREADS);
+    hirl_loader_t *loader = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, 1, &loader));
+    hirl_status_t status = HIRL_OK;
+    loader->set = set;
+    loader->is_train = spec->is_train;
+    loader->seed = spec->seed;
+    loader->n_set = hirl_shard_set_n_samples(set);
+    loader->channels = hirl_shard_set_channels(set);
+    loader->max_bad_fraction = cfg->max_bad_fraction;
+    loader->n_slots = (int)cfg->n_ahead + 1;
+    loader->n_threads = cfg->n_threads > 0 ? (int)cfg->n_threads : hirl_world_n_cpus(world);
+    HIRL_TRY_GOTO(set_normalization(loader, cfg), status, err_destroy);
+    HIRL_TRY_GOTO(spec->is_train ? plan_train(loader, world, spec) : plan_eval(loader, world, spec),
+                  status, err_destroy);
+    // Few enough that all threads share the last batch's work.
+    const int64_t share = loader->n_local / (4 * (int64_t)loader->n_threads);
+    loader->tickets = share < 1 ? 1 : share > MAX_TICKETS ? MAX_TICKETS : share;
+    HIRL_TRY_GOTO(create_slots(loader), status, err_destroy);
+
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_threads, &loader->workers), status,
+                  err_destroy);
+    for (int i = 0; i < loader->n_threads; i++) {
+        loader->workers[i].loader = loader;
+        HIRL_TRY_GOTO(hirl_augment_create(&loader->workers[i].augment), status, err_destroy);
+    }
+    pthread_mutex_init(&loader->lock, NULL);
+    pthread_cond_init(&loader->work, NULL);
+    pthread_cond_init(&loader->ready, NULL);
+    loader->has_sync = true;
+    HIRL_TRY_GOTO(start_workers(loader), status, err_destroy);
+    *loader_p = loader;
+    return HIRL_OK;
+
+err_destroy:
+    hirl_loader_destroy(&loader);
+    return status;
+}
+
+void hirl_loader_destroy(hirl_loader_t **loader) {
+    hirl_loader_t *self = *loader;
+    if (self == NULL) return;
+    if (self->has_sync) {
+        pthread_mutex_lock(&self->lock);
+        self->is_stopping = true;
+        pthread_cond_broadcast(&self->work);
+        pthread_mutex_unlock(&self->lock);
+        for (int i = 0; i < self->n_started; i++) pthread_join(self->workers[i].thread, NULL);
+        pthread_cond_destroy(&self->ready);
+        pthread_cond_destroy(&self->work);
+        pthread_mutex_destroy(&self->lock);
+    }
+    for (int i = 0; self->workers != NULL && i < self->n_threads; i++) {
+        hirl_augment_destroy(&self->workers[i].augment);
+        hirl_buffer_reset(&self->workers[i].bytes);
+        hirl_buffer_reset(&self->workers[i].pixels);
+    }
+    for (int s = 0; self->slots != NULL && s < self->n_slots; s++) {
+        for (int v = 0; v < self->n_views; v++) hirl_mem_free(self->slots[s].view[v]);
+        hirl_mem_free(self->slots[s].index);
+        hirl_mem_free(self->slots[s].label);
+    }
+    hirl_mem_free(self->slots);
+    hirl_mem_free(self->workers);
+    hirl_mem_free(self->bad);
+    hirl_mem_free(self);
+    *loader = NULL;
+}
+
+// ------------------------------------------------------------------------------------ batches
+
+int64_t hirl_loader_n_batches(const hirl_loader_t *loader) { return loader->n_batches; }
+
+hirl_status_t hirl_loader_begin_epoch(hirl_loader_t *loader, int64_t epoch, int64_t first_batch) {
+    HIRL_REQUIRE(epoch >= 0 && first_batch >= 0 && first_batch <= loader->n_batches, HIRL_ERR_ARG,
+                 "epoch %lld begins at batch %lld; want a batch of 0..%lld", (long long)epoch,
+                 (long long)first_batch, (long long)loader->n_batches);
+    pthread_mutex_lock(&loader->lock);
+    loader->number_now = first_batch;
+    // Training goes on with the next epoch by itself: a finished epoch and the start of the next
+    // are one place.
+    const bool is_at_end = first_batch == loader->n_batches;
+    const int64_t want_epoch = epoch + is_at_end, want_number = is_at_end ? 0 : first_batch;
+    bool is_prepared = false;
+    if (loader->is_running && loader->is_train) {
+        int64_t has_epoch, has_number;
+        locate(loader, loader->q_next, &has_epoch, &has_number);
+        is_prepared = has_epoch == want_epoch && has_number == want_number;
+    }
+    if (!is_prepared) {
+        loader->is_paused = true;
+        while (loader->n_busy > 0) pthread_cond_wait(&loader->ready, &loader->lock);
+        // Numbers go on from q_next, so that a batch the caller still holds keeps its slot.
+        for (int s = 0; s < loader->n_slots; s++) loader->slots[s].q = -1;
+        loader->q_first = loader->q_take = loader->q_next;
+        loader->i_take = 0;
+        loader->epoch_first = want_epoch;
+        loader->number_first = want_number;
+        loader->q_end = loader->is_train
+                            ? INT64_MAX
+                            : loader->q_first + (is_at_end ? 0 : loader->n_batches - first_batch);
+        loader->is_paused = false;
+        loader->is_running = true;
+        pthread_cond_broadcast(&loader->work);
+    }
+    pthread_mutex_unlock(&loader->lock);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch_p) {
+    HIRL_REQUIRE(loader->is_running, HIRL_ERR_ARG, "no epoch was begun");
+    pthread_mutex_lock(&loader->lock);
+    if (loader->is_held) {
+        loader->is_held = false;
+        pthread_cond_broadcast(&loader->work);
+    }
+    if (loader->number_now == loader->n_batches) {
+        pthread_mutex_unlock(&loader->lock);
+        *batch_p = NULL;
+        return HIRL_OK;
+    }
+    const slot_t *slot = &loader->slots[loader->q_next % loader->n_slots];
+    if (!(slot->q == loader->q_next && slot->n_left == 0)) {
+        const double begin = hirl_time_now();
+        while (!(slot->q == loader->q_next && slot->n_left == 0))
+            pthread_cond_wait(&loader->ready, &loader->lock);
+        loader->counts.wait_s += hirl_time_now() - begin;
+    }
+    if (slot->status != HIRL_OK) {
+        pthread_mutex_unlock(&loader->lock);
+        // Complete, and never handed out: nobody writes to it any more.
+        return HIRL_FAIL(slot->status, "%s", slot->text);
+    }
+    loader->is_held = true;
+    loader->q_next++;
+    loader->number_now++;
+    pthread_mutex_unlock(&loader->lock);
+
+    hirl_batch_t *batch = &loader->handed;
+    *batch = (hirl_batch_t){.n = slot->n,
+                            .number = slot->number,
+                            .index = slot->index,
+                            .label = slot->label,
+                            .n_views = loader->n_views,
+                            .channels = loader->channels};
+    for (int v = 0; v < loader->n_views; v++) {
+        batch->size[v] = loader->height[v];
+        batch->width[v] = loader->width[v];
+        batch->view[v] = slot->view[v];
+    }
+    *batch_p = batch;
+    return HIRL_OK;
+}
+
+hirl_loader_counts_t hirl_loader_counts(hirl_loader_t *loader) {
+    pthread_mutex_lock(&loader->lock);
+    hirl_loader_counts_t counts = loader->counts;
+    counts.n_bad = loader->n_bad;
+    pthread_mutex_unlock(&loader->lock);
+    return counts;
+}
