@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -166,18 +167,6 @@ static hirl_status_t prepare_output(const hirl_pack_cfg_t *cfg) {
     return sweep_output(cfg, SWEEP_REMOVE_PARTS, NULL, NULL);
 }
 
-static hirl_status_t check_space(const hirl_pack_cfg_t *cfg, int64_t n_bytes) {
-    struct statvfs disk;
-    if (statvfs(cfg->output, &disk) != 0 || disk.f_blocks == 0)
-        return HIRL_OK; // not told by every file system
-    double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
-    char want[32], have[32];
-    HIRL_REQUIRE((double)n_bytes <= free_bytes, HIRL_ERR_IO, "%s: the shards need %s, %s are free",
-                 cfg->output, hirl_text_bytes(want, (double)n_bytes),
-                 hirl_text_bytes(have, free_bytes));
-    return HIRL_OK;
-}
-
 // -------------------------------------------------------------------------------------- plan
 
 // Puts the samples in order: as they come, or by a keyed permutation.
@@ -212,6 +201,40 @@ static hirl_status_t cut_shards(const hirl_pack_cfg_t *cfg, const hirl_pack_sour
     HIRL_REQUIRE(plan->n_shards <= SHARDS_MAX, HIRL_ERR_DECK,
                  "pack%%shard_mib = %lld makes %lld shards, at most %d", (long long)cfg->shard_mib,
                  (long long)plan->n_shards, SHARDS_MAX);
+    return HIRL_OK;
+}
+
+// The images alone must fit; what comes to them is small, and a full disk is an error later on.
+static hirl_status_t check_space(const hirl_pack_cfg_t *cfg, int64_t n_bytes) {
+    struct statvfs disk;
+    if (statvfs(cfg->output, &disk) != 0 || disk.f_blocks == 0) {
+        return HIRL_OK; // not told by every file system
+    }
+    double free_bytes = (double)disk.f_bavail * (double)disk.f_frsize;
+    char want[32], have[32];
+    HIRL_REQUIRE((double)n_bytes <= free_bytes, HIRL_ERR_IO, "%s: the shards need %s, %s are free",
+                 cfg->output, hirl_text_bytes(want, (double)n_bytes),
+                 hirl_text_bytes(have, free_bytes));
+    return HIRL_OK;
+}
+
+// HDF5 does not survive the limit that a shell may set on the size of files.
+static hirl_status_t check_file_limit(const hirl_pack_source_t *source, const split_plan_t *plan) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return HIRL_OK;
+    for (int64_t s = 0; s < plan->n_shards; s++) {
+        // Arrays of 48 bytes a sample, its name, its image; and room for HDF5 itself.
+        double bytes = 1 << 20;
+        for (int64_t i = plan->begin[s]; i < plan->begin[s + 1]; i++) {
+            const int64_t *name = source->name_offset + plan->order[i];
+            bytes += 48.0 + (double)(name[1] - name[0] + source->item[plan->order[i]].size);
+        }
+        char want[32], have[32];
+        HIRL_REQUIRE(bytes <= (double)limit.rlim_cur, HIRL_ERR_IO,
+                     "shards have up to %s, files may have %s here: set pack%%shard_mib lower, or "
+                     "raise 'ulimit -f'",
+                     hirl_text_bytes(want, bytes), hirl_text_bytes(have, (double)limit.rlim_cur));
+    }
     return HIRL_OK;
 }
 
@@ -258,6 +281,7 @@ static hirl_status_t make_plan(const hirl_pack_cfg_t *cfg, const hirl_pack_sourc
     for (int p = 0; p < 2; p++) {
         HIRL_TRY_GOTO(shuffle(cfg, (uint64_t)p + 1, &plan[p]), status, done);
         HIRL_TRY_GOTO(cut_shards(cfg, source, &plan[p]), status, done);
+        HIRL_TRY_GOTO(check_file_limit(source, &plan[p]), status, done);
     }
 done:
     hirl_mem_free(good);

@@ -198,15 +198,26 @@ static hirl_status_t broadcast_source(hirl_world_t *world, hirl_pack_source_t *s
 
 // -------------------------------------------------------------------------------------- containers
 
+// zlib's own text of the last failure, without the path that it puts before it; NULL if none.
+static const char *inflate_error(gzFile stream, const char *path) {
+    int cause = Z_OK;
+    const char *text = gzerror(stream, &cause);
+    if (cause == Z_OK || cause == Z_STREAM_END) return NULL;
+    if (cause == Z_ERRNO) return strerror(errno);
+    size_t length = strlen(path);
+    return strncmp(text, path, length) == 0 && strncmp(text + length, ": ", 2) == 0
+               ? text + length + 2
+               : text;
+}
+
 hirl_status_t hirl_pack_inflate(gzFile stream, const char *path, int64_t n, uint8_t *out) {
     const int64_t piece = 1 << 26;
     for (int64_t done = 0; done < n;) {
         int got = gzread(stream, out + done, (unsigned)(n - done < piece ? n - done : piece));
-        int cause = Z_OK;
-        const char *text = gzerror(stream, &cause);
-        HIRL_REQUIRE(got >= 0 && (cause == Z_OK || cause == Z_STREAM_END), HIRL_ERR_FORMAT,
+        const char *text = inflate_error(stream, path);
+        HIRL_REQUIRE(got >= 0 && !text, HIRL_ERR_FORMAT,
                      "%s: damaged, %lld more bytes expected: %s; get it again", path,
-                     (long long)(n - done), cause == Z_ERRNO ? strerror(errno) : text);
+                     (long long)(n - done), text ? text : "no cause given");
         HIRL_REQUIRE(got > 0, HIRL_ERR_FORMAT,
                      "%s: ends early, %lld more bytes expected; get it again", path,
                      (long long)(n - done));
@@ -217,10 +228,10 @@ hirl_status_t hirl_pack_inflate(gzFile stream, const char *path, int64_t n, uint
 
 hirl_status_t hirl_pack_inflate_end(gzFile stream, const char *path, int64_t n) {
     uint8_t more;
-    int got = gzread(stream, &more, 1), cause = Z_OK;
-    const char *text = gzerror(stream, &cause);
-    HIRL_REQUIRE(got >= 0 && (cause == Z_OK || cause == Z_STREAM_END), HIRL_ERR_FORMAT,
-                 "%s: damaged: %s; get it again", path, cause == Z_ERRNO ? strerror(errno) : text);
+    int got = gzread(stream, &more, 1);
+    const char *text = inflate_error(stream, path);
+    HIRL_REQUIRE(got >= 0 && !text, HIRL_ERR_FORMAT, "%s: damaged: %s; get it again", path,
+                 text ? text : "no cause given");
     HIRL_REQUIRE(got == 0, HIRL_ERR_FORMAT,
                  "%s: goes on after the %lld bytes that its header promises", path, (long long)n);
     return HIRL_OK;

@@ -18,9 +18,19 @@ void hirl_data_h5_quiet_end(hirl_data_h5_quiet_t quiet) {
     H5Eset_auto2(H5E_DEFAULT, quiet.func, quiet.data);
 }
 
-// Walked from the innermost failure outwards; the first one tells the cause.
+// Walked from the innermost failure outwards; the first one tells the cause. For failed reads and
+// writes that is a long line of numbers, with the system's own words somewhere in it.
 static herr_t keep_first(unsigned n, const H5E_error2_t *error, void *data) {
-    if (n == 0) snprintf(data, H5_TEXT_MAX, "%s (in %s)", error->desc, error->func_name);
+    if (n > 0) return 0;
+    const char begun[] = "error message = '", *words = strstr(error->desc, begun);
+    size_t length = strlen(error->desc);
+    if (words) {
+        words += strlen(begun);
+        length = strcspn(words, "'");
+    } else {
+        words = error->desc;
+    }
+    snprintf(data, H5_TEXT_MAX, "%.*s (in %s)", (int)length, words, error->func_name);
     return 0;
 }
 

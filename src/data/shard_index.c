@@ -356,12 +356,14 @@ static hirl_status_t load(const char *path, hirl_shard_index_t *index) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     hid_t file = H5Fopen(path, H5F_ACC_RDONLY, access);
-    H5Pclose(access);
-    if (file < 0) {
+    hirl_status_t status = HIRL_OK;
+    if (file < 0) { // each further call of HDF5 would forget the cause
         hirl_data_h5_fail(__FILE__, __LINE__, __func__, path, "cannot open the shard");
-        return HIRL_FAIL(HIRL_ERR_FORMAT, "%s", hirl_error_text_view());
+        status = HIRL_FAIL(HIRL_ERR_FORMAT, "%s", hirl_error_text_view());
     }
-    hirl_status_t status = read_all(file, index);
+    H5Pclose(access);
+    HIRL_TRY(status);
+    status = read_all(file, index);
     H5Fclose(file);
     return status;
 }

@@ -72,48 +72,53 @@ static hirl_shard_encoding_t common_encoding(const hirl_pack_source_t *source, c
 
 // -------------------------------------------------------------------------------------- objects
 
-static hirl_status_t create_object(hid_t file, const char *path, const char *name, hid_t type,
-                                   int64_t n, hid_t *object_p) {
-    hsize_t dims = (hsize_t)n;
+// One data set: all are created first, and written when HDF5 has put their descriptions on disk.
+typedef struct object {
+    const char *name;
+    hid_t stored, given; // types
+    int64_t n;
+    const void *values; // NULL: written block by block
+    hid_t id;
+} object_t;
+
+enum {
+    OFFSET,
+    HEIGHT,
+    WIDTH,
+    CHANNELS,
+    LABEL,
+    NAME,
+    NAME_OFFSET,
+    DATA,
+    CHECKSUM,
+    CLASS,
+    PARENT,
+    N_OBJECTS
+};
+
+static hirl_status_t create_object(hid_t file, const char *path, object_t *object) {
+    hsize_t dims = (hsize_t)object->n;
     hid_t space = H5Screate_simple(1, &dims, NULL);
     hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_layout(plist, H5D_CONTIGUOUS);
     H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER);
     H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY);
     H5Pset_obj_track_times(plist, false);
-    hid_t object = H5Dcreate2(file, name, type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    object->id =
+        H5Dcreate2(file, object->name, object->stored, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    hirl_status_t status = HIRL_OK;
+    // Asked for at once: each further call of HDF5 would forget the cause.
+    HIRL_TRY_H5_GOTO(object->id, path, object->name, status, done);
+done:
     H5Pclose(plist);
     H5Sclose(space);
-    HIRL_TRY_H5(object, path, name);
-    *object_p = object;
-    return HIRL_OK;
-}
-
-static hirl_status_t write_object(hid_t file, const char *path, const char *name, hid_t stored,
-                                  hid_t given, int64_t n, const void *data) {
-    hid_t object = H5I_INVALID_HID;
-    HIRL_TRY(create_object(file, path, name, stored, n, &object));
-    hirl_status_t status = HIRL_OK;
-    HIRL_TRY_H5_GOTO(H5Dwrite(object, given, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), path, name,
-                     status, done);
-done:
-    H5Dclose(object);
     return status;
 }
 
-static hirl_status_t write_classes(hid_t file, const char *path,
-                                   const hirl_class_table_t *classes) {
-    if (classes->n == 0) return HIRL_OK;
-    hid_t type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, (size_t)classes->width);
-    H5Tset_cset(type, H5T_CSET_UTF8);
-    hirl_status_t status =
-        write_object(file, path, "/class_name", type, type, classes->n, classes->name);
-    H5Tclose(type);
-    HIRL_TRY(status);
-    if (!classes->parent) return HIRL_OK;
-    return write_object(file, path, "/class_parent", H5T_STD_I32LE, H5T_NATIVE_INT32, classes->n,
-                        classes->parent);
+static hirl_status_t write_object(const char *path, const object_t *object) {
+    HIRL_TRY_H5(H5Dwrite(object->id, object->given, H5S_ALL, H5S_ALL, H5P_DEFAULT, object->values),
+                path, object->name);
+    return HIRL_OK;
 }
 
 static hirl_status_t write_attributes(hid_t file, const char *path,
@@ -172,18 +177,18 @@ static hirl_status_t write_slab(hid_t object, const char *path, int64_t from, in
     hsize_t start = (hsize_t)from, count = (hsize_t)n;
     hid_t space = H5Dget_space(object), memory = H5Screate_simple(1, &count, NULL);
     H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, NULL, &count, NULL);
-    herr_t answer = H5Dwrite(object, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, block);
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_H5_GOTO(H5Dwrite(object, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, block), path,
+                     "/data", status, done);
+done:
     H5Sclose(memory);
     H5Sclose(space);
-    HIRL_TRY_H5(answer, path, "/data");
-    return HIRL_OK;
+    return status;
 }
 
-static hirl_status_t write_images(hid_t file, const char *path, const hirl_pack_source_t *source,
+static hirl_status_t write_images(hid_t object, const char *path, const hirl_pack_source_t *source,
                                   const int64_t *order, int64_t n, const columns_t *columns,
                                   int n_threads, hirl_pack_progress_t *progress, int64_t *n_done) {
-    hid_t object = H5I_INVALID_HID;
-    HIRL_TRY(create_object(file, path, "/data", H5T_STD_U8LE, columns->offset[n], &object));
     hirl_buffer_t block = {0};
     hirl_status_t status = HIRL_OK;
     for (int64_t from = 0, to; from < n; from = to) {
@@ -200,48 +205,65 @@ static hirl_status_t write_images(hid_t file, const char *path, const hirl_pack_
     }
 done:
     hirl_buffer_reset(&block);
-    H5Dclose(object);
     return status;
 }
 
 // -------------------------------------------------------------------------------------- all
 
+// HDF5 cannot close a file that it cannot write to: it crashes at the program's end over a handle
+// that it kept. So its own blocks are written while the file is small, and when the disk is full
+// after that, only our arrays fail.
+static hirl_status_t create_objects(hid_t file, const char *path, object_t *object) {
+    for (int i = 0; i < N_OBJECTS; i++) {
+        if (object[i].name) HIRL_TRY(create_object(file, path, &object[i]));
+    }
+    HIRL_TRY_H5(H5Fflush(file, H5F_SCOPE_GLOBAL), path, "cannot write the shard");
+    return HIRL_OK;
+}
+
 static hirl_status_t write_all(hid_t file, const char *path, const hirl_shard_header_t *header,
                                const hirl_pack_source_t *source, const int64_t *order, int64_t n,
                                int n_threads, hirl_pack_progress_t *progress, int64_t *n_done) {
     columns_t columns = {0};
+    const hirl_class_table_t *classes = &source->classes;
+    hid_t i32 = H5T_STD_I32LE, i64 = H5T_STD_I64LE, u8 = H5T_STD_U8LE;
+    hid_t text = H5Tcopy(H5T_C_S1);
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(columns_fill(&columns, source, order, n), status, done);
     hirl_shard_encoding_t encoding = common_encoding(source, order, n);
     HIRL_TRY_GOTO(
         write_attributes(file, path, header, n, encoding, hirl_pack_format_text(source->format)),
         status, done);
-    const struct {
-        const char *name;
-        hid_t stored, given;
-        int64_t n;
-        const void *data;
-    } column[] = {
-        {"/offset", H5T_STD_I64LE, H5T_NATIVE_INT64, n + 1, columns.offset},
-        {"/height", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.height},
-        {"/width", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.width},
-        {"/channels", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.channels},
-        {"/label", H5T_STD_I32LE, H5T_NATIVE_INT32, n, columns.label},
-        {"/name", H5T_STD_U8LE, H5T_NATIVE_UINT8, columns.name_offset[n], columns.name},
-        {"/name_offset", H5T_STD_I64LE, H5T_NATIVE_INT64, n + 1, columns.name_offset},
+    object_t object[N_OBJECTS] = {
+        [OFFSET] = {"/offset", i64, H5T_NATIVE_INT64, n + 1, columns.offset, 0},
+        [HEIGHT] = {"/height", i32, H5T_NATIVE_INT32, n, columns.height, 0},
+        [WIDTH] = {"/width", i32, H5T_NATIVE_INT32, n, columns.width, 0},
+        [CHANNELS] = {"/channels", i32, H5T_NATIVE_INT32, n, columns.channels, 0},
+        [LABEL] = {"/label", i32, H5T_NATIVE_INT32, n, columns.label, 0},
+        [NAME] = {"/name", u8, H5T_NATIVE_UINT8, columns.name_offset[n], columns.name, 0},
+        [NAME_OFFSET] = {"/name_offset", i64, H5T_NATIVE_INT64, n + 1, columns.name_offset, 0},
+        [DATA] = {"/data", u8, H5T_NATIVE_UINT8, columns.offset[n], NULL, 0},
+        [CHECKSUM] = {"/checksum", H5T_STD_U64LE, H5T_NATIVE_UINT64, n, columns.checksum, 0},
     };
-    for (size_t c = 0; c < sizeof column / sizeof *column; c++) {
-        HIRL_TRY_GOTO(write_object(file, path, column[c].name, column[c].stored, column[c].given,
-                                   column[c].n, column[c].data),
-                      status, done);
+    if (classes->n > 0) {
+        H5Tset_size(text, (size_t)classes->width);
+        H5Tset_cset(text, H5T_CSET_UTF8);
+        object[CLASS] = (object_t){"/class_name", text, text, classes->n, classes->name, 0};
     }
-    HIRL_TRY_GOTO(write_classes(file, path, &source->classes), status, done);
-    HIRL_TRY_GOTO(write_images(file, path, source, order, n, &columns, n_threads, progress, n_done),
+    if (classes->parent) {
+        object[PARENT] =
+            (object_t){"/class_parent", i32, H5T_NATIVE_INT32, classes->n, classes->parent, 0};
+    }
+    HIRL_TRY_GOTO(create_objects(file, path, object), status, done);
+    // The checksums are made from the images as they go by.
+    HIRL_TRY_GOTO(write_images(object[DATA].id, path, source, order, n, &columns, n_threads,
+                               progress, n_done),
                   status, done);
-    HIRL_TRY_GOTO(write_object(file, path, "/checksum", H5T_STD_U64LE, H5T_NATIVE_UINT64, n,
-                               columns.checksum),
-                  status, done);
+    for (int i = 0; i < N_OBJECTS; i++) {
+        if (object[i].values) HIRL_TRY_GOTO(write_object(path, &object[i]), status, done);
+    }
 done:
+    H5Tclose(text);
     columns_reset(&columns);
     return status;
 }
@@ -264,20 +286,21 @@ hirl_status_t hirl_shard_write(const char *path, const hirl_shard_header_t *head
     H5Pset_obj_track_times(create, false);
     H5Pset_alignment(access, ALIGN_FROM_BYTES, PAGE_BYTES);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
+    H5Pset_sieve_buf_size(access, 0); // write at once, and fail at once
     hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, create, access);
-    H5Pclose(create);
-    H5Pclose(access);
     hirl_status_t status = HIRL_OK;
     if (file < 0) {
         status = hirl_data_h5_fail(__FILE__, __LINE__, __func__, path, "cannot create the shard");
     } else {
         status = write_all(file, path, header, source, order, n, n_threads, progress, n_done);
-        // A full disk may show only here.
+        // Closes all objects as well.
         if (H5Fclose(file) < 0 && status == HIRL_OK) {
             status =
                 hirl_data_h5_fail(__FILE__, __LINE__, __func__, path, "cannot close the shard");
         }
     }
+    H5Pclose(create);
+    H5Pclose(access);
     hirl_data_h5_quiet_end(quiet);
     HIRL_TRY(status);
     return bring_to_disk(path);

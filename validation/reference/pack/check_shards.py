@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Compares shards with their source, using h5py, NumPy, gzip and Pillow alone; exit 0 if they agree.
+
+    check_shards.py idx FOLDER PREFIX SHARD...        FOLDER/PREFIX-images-idx3-ubyte.gz and its labels
+    check_shards.py cifar FOLDER SHARD...             FOLDER/data_batch_*.bin
+    check_shards.py folder FOLDER SHARD...            class/image
+
+Every object of the format is looked at: types, shapes, layout, attributes, offsets, names.
+"""
+import glob
+import gzip
+import io
+import os
+import struct
+import sys
+
+import h5py
+import numpy as np
+from PIL import Image
+
+
+def need(ok, text):
+    if not ok:
+        sys.exit(f'check_shards: {text}')
+
+
+def text_of(value):
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def read_shard(path):
+    """Samples of one shard as (name, label, height, width, channels, bytes)."""
+    kinds = {'data': 'u1', 'offset': 'i8', 'height': 'i4', 'width': 'i4', 'channels': 'i4', 'label': 'i4',
+             'checksum': 'u8', 'name': 'u1', 'name_offset': 'i8'}
+    with h5py.File(path, 'r') as f:
+        a = {k: text_of(v) for k, v in f.attrs.items()}
+        need(a['format'] == 'hirl-shard' and a['version'] == 1, f'{path}: attributes {a}')
+        n = int(a['n_samples'])
+        for name, kind in kinds.items():
+            need(f[name].dtype == np.dtype('<' + kind), f'{path}: {name} is {f[name].dtype}')
+            need(f[name].chunks is None and f[name].ndim == 1, f'{path}: {name} is chunked')
+            if name in ('offset', 'name_offset'):
+                need(f[name].shape[0] == n + 1, f'{path}: {name} is {f[name].shape}')
+            elif name not in ('data', 'name'):
+                need(f[name].shape[0] == n, f'{path}: {name} is {f[name].shape}')
+        v = {name: f[name][:] for name in kinds}
+        # The bytes lie where HDF5 says, so that they can be read without it.
+        with open(path, 'rb') as raw:
+            raw.seek(f['data'].id.get_offset())
+            need(raw.read(f['data'].size) == v['data'].tobytes(), f'{path}: data is not in one place')
+        need(f['data'].id.get_offset() % 4096 == 0 or f['data'].size < 65536, f'{path}: data is not aligned')
+        classes = [text_of(c) for c in f['class_name'][:]] if 'class_name' in f else None
+    need(v['offset'][0] == 0 and v['offset'][-1] == v['data'].size and (np.diff(v['offset']) > 0).all(), 'offset')
+    need(v['name_offset'][0] == 0 and v['name_offset'][-1] == v['name'].size, 'name_offset')
+    data, names = v['data'].tobytes(), v['name'].tobytes()
+    samples = [(names[v['name_offset'][i]:v['name_offset'][i + 1]].decode(), int(v['label'][i]), int(v['height'][i]),
+                int(v['width'][i]), int(v['channels'][i]), data[v['offset'][i]:v['offset'][i + 1]]) for i in range(n)]
+    return a, classes, samples
+
+
+def read_all(paths):
+    samples, classes = [], None
+    for number, path in enumerate(sorted(paths)):
+        a, classes, part = read_shard(path)
+        need(a['number'] == number and a['n_shards'] == len(paths), f'{path}: number {a["number"]} of {a["n_shards"]}')
+        samples += part
+    need(a['n_split_samples'] == len(samples), 'n_split_samples')
+    return a, classes, samples
+
+
+def idx(folder, prefix):
+    with gzip.open(f'{folder}/{prefix}-images-idx3-ubyte.gz') as f:
+        _, n, h, w = struct.unpack('>IIII', f.read(16))
+        pixels = np.frombuffer(f.read(), np.uint8).reshape(n, h, w)
+    with gzip.open(f'{folder}/{prefix}-labels-idx1-ubyte.gz') as f:
+        labels = np.frombuffer(f.read(), np.uint8, offset=8)
+    for i in range(n):
+        yield f'{prefix}-images-idx3-ubyte.gz#{i}', int(labels[i]), h, w, 1, pixels[i].tobytes()
+
+
+def cifar(folder):
+    for path in sorted(glob.glob(folder + '/data_batch_*.bin')):
+        records = np.fromfile(path, np.uint8).reshape(-1, 3073)
+        pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        for i, record in enumerate(records):
+            if record[0] < 10:
+                yield f'{os.path.basename(path)}#{i}', int(record[0]), 32, 32, 3, pixels[i].tobytes()
+
+
+def folder(root):
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    for label, name in enumerate(classes):
+        for place, _, files in sorted(os.walk(os.path.join(root, name), followlinks=True)):
+            for file in sorted(files):
+                path = os.path.join(place, file)
+                with open(path, 'rb') as f:
+                    data = f.read()
+                image = Image.open(io.BytesIO(data))
+                image.load()
+                is_gray = image.mode in ('1', 'L', 'LA', 'I', 'I;16')
+                yield os.path.relpath(path, root), label, image.height, image.width, 1 if is_gray else 3, data
+
+
+def main():
+    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1}[sys.argv[1]]
+    want = list({'idx': idx, 'cifar': cifar, 'folder': folder}[kind](*sys.argv[2:2 + n_args]))
+    a, classes, got = read_all(sys.argv[2 + n_args:])
+    if a['is_shuffled'] or a['n_holdout']:
+        need(len(set(name for name, *_ in got)) == len(got), 'a sample occurs twice')
+        position = {name: i for i, (name, *_) in enumerate(want)}
+        got.sort(key=lambda sample: position[sample[0]])
+        kept = set(name for name, *_ in got)
+        need(len(got) == len(want) - a['n_holdout'] * ('taken_from' not in a), f'{len(got)} of {len(want)} samples')
+        want = [sample for sample in want if sample[0] in kept]
+    need(len(got) == len(want), f'{len(got)} samples, expected {len(want)}')
+    for g, w in zip(got, want):
+        need(g == w, f'{w[0]}: got {g[:5]}, expected {w[:5]}, bytes {"agree" if g[5] == w[5] else "differ"}')
+    if kind == 'folder':
+        need(classes == sorted(entry.name for entry in os.scandir(sys.argv[2]) if entry.is_dir()), f'{classes}')
+    print(f'{len(got)} samples agree')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,289 @@
+// test: timeout=60
+// Shards that are broken in one thing each: every one is refused with a message that names the
+// shard, the object, what was found and what was expected. They are written with HDF5 alone, as
+// another program would.
+#include "pack_util.h"
+
+#include <hdf5.h>
+
+static hirl_world_t *world;
+
+// Three raw samples of 2 x 3, 1 x 5 and 2 x 2 x 3 bytes.
+enum { N = 3, TOTAL = 6 + 5 + 12 };
+
+// What goes into a shard; the cases below change one thing of a good one.
+typedef struct shard {
+    const char *format, *encoding; // NULL: not written
+    int version, n_samples;
+    bool is_version_text, is_chunked, is_compact, is_wide, is_float, is_2d, is_unwritten,
+        is_external;
+    const char *missing; // an object that is not written
+    const char *shorter; // an object with one element less
+    int64_t offset[N + 1];
+    int32_t height[N], width[N], channels[N], label[N];
+    int n_classes;
+    bool is_class_variable, has_parent;
+    int32_t parent[3];
+    long cut; // bytes taken off the file's end
+} shard_t;
+
+static shard_t good(void) {
+    return (shard_t){.format = "hirl-shard",
+                     .encoding = "raw",
+                     .version = 1,
+                     .n_samples = N,
+                     .offset = {0, 6, 11, 23},
+                     .height = {2, 1, 2},
+                     .width = {3, 5, 2},
+                     .channels = {1, 1, 3},
+                     .label = {0, -1, 1},
+                     .n_classes = 3,
+                     .has_parent = true,
+                     .parent = {2, 2, -1}};
+}
+
+static void write_text(hid_t file, const char *name, const char *text) {
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
+    H5Tset_size(type, H5T_VARIABLE); // as h5py writes str
+    hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    NEED(H5Awrite(attribute, type, &text) >= 0);
+    H5Aclose(attribute);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+static void write_int(hid_t file, const char *name, int value) {
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute = H5Acreate2(file, name, H5T_STD_I16BE, space, H5P_DEFAULT, H5P_DEFAULT);
+    NEED(H5Awrite(attribute, H5T_NATIVE_INT, &value) >= 0);
+    H5Aclose(attribute);
+    H5Sclose(space);
+}
+
+static void write_array(hid_t file, const shard_t *shard, const char *name, hid_t type, hsize_t n,
+                        const void *data) {
+    if (shard->missing && strcmp(shard->missing, name) == 0) return;
+    if (shard->shorter && strcmp(shard->shorter, name) == 0) n--;
+    hid_t space = H5Screate_simple(1, &n, NULL);
+    hid_t object = H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    NEED(H5Dwrite(object, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    H5Dclose(object);
+    H5Sclose(space);
+}
+
+static void write_data(hid_t file, const shard_t *shard) {
+    if (shard->missing && strcmp(shard->missing, "/data") == 0) return;
+    unsigned char bytes[2 * TOTAL];
+    for (int i = 0; i < 2 * TOTAL; i++) bytes[i] = (unsigned char)(17 * i);
+    hsize_t dims[2] = {TOTAL, 1}, chunk = 8;
+    hid_t space = H5Screate_simple(shard->is_2d ? 2 : 1, dims, NULL),
+          plist = H5Pcreate(H5P_DATASET_CREATE);
+    if (shard->is_chunked) {
+        H5Pset_chunk(plist, 1, &chunk);
+        H5Pset_deflate(plist, 4);
+    }
+    if (shard->is_compact) H5Pset_layout(plist, H5D_COMPACT);
+    if (shard->is_external) H5Pset_external(plist, "data.bin", 0, TOTAL);
+    hid_t type = shard->is_wide ? H5T_STD_U16LE : shard->is_float ? H5T_IEEE_F32LE : H5T_STD_U8LE;
+    hid_t object = H5Dcreate2(file, "/data", type, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    NEED(object >= 0);
+    if (!shard->is_unwritten && !shard->is_external) {
+        NEED(H5Dwrite(object, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) >= 0);
+    }
+    H5Dclose(object);
+    H5Pclose(plist);
+    H5Sclose(space);
+}
+
+static void write_classes(hid_t file, const shard_t *shard) {
+    if (shard->n_classes == 0) return;
+    const char fixed[3][4] = {"cat", "dogs", "pet"}, *const variable[3] = {"cat", "dogs", "pet"};
+    hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, shard->is_class_variable ? H5T_VARIABLE : 4);
+    H5Tset_strpad(type, H5T_STR_NULLPAD); // "dogs" fills its row, as NumPy writes it
+    if (shard->is_class_variable) H5Tset_strpad(type, H5T_STR_NULLTERM);
+    write_array(file, shard, "/class_name", type, (hsize_t)shard->n_classes,
+                shard->is_class_variable ? (const void *)variable : (const void *)fixed);
+    H5Tclose(type);
+    if (shard->has_parent)
+        write_array(file, shard, "/class_parent", H5T_NATIVE_INT32, (hsize_t)shard->n_classes,
+                    shard->parent);
+}
+
+static void write_shard(const char *path, const shard_t *shard) {
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    NEED(file >= 0);
+    if (shard->format) write_text(file, "format", shard->format);
+    if (shard->is_version_text) {
+        write_text(file, "version", "1");
+    } else if (shard->version) {
+        write_int(file, "version", shard->version);
+    }
+    write_text(file, "split", "train");
+    write_int(file, "n_samples", shard->n_samples);
+    if (shard->encoding) write_text(file, "encoding", shard->encoding);
+    const uint64_t checksum[N + 1] = {1, 2, 3, 4};
+    const int64_t name_offset[N + 1] = {0, 1, 2, 3};
+    write_array(file, shard, "/offset", H5T_NATIVE_INT64, N + 1, shard->offset);
+    write_array(file, shard, "/height", H5T_NATIVE_INT32, N, shard->height);
+    write_array(file, shard, "/width", H5T_NATIVE_INT32, N, shard->width);
+    write_array(file, shard, "/channels", H5T_NATIVE_INT32, N, shard->channels);
+    write_array(file, shard, "/label", H5T_NATIVE_INT32, N, shard->label);
+    write_array(file, shard, "/checksum", H5T_NATIVE_UINT64, N, checksum);
+    write_array(file, shard, "/name", H5T_NATIVE_UINT8, 3, "abc");
+    write_array(file, shard, "/name_offset", H5T_NATIVE_INT64, N + 1, name_offset);
+    write_classes(file, shard);
+    write_data(file, shard);
+    H5Fclose(file);
+    struct stat found;
+    NEED(stat(path, &found) == 0);
+    if (shard->cut) NEED(truncate(path, found.st_size - shard->cut) == 0);
+}
+
+static hirl_status_t open_one(const char *path, hirl_shard_set_t **set_p) {
+    hirl_data_cfg_t cfg = data_cfg("mmap");
+    cfg.channels = 3;
+    return hirl_shard_set_open(world, path, &cfg, set_p);
+}
+
+static void check_refused(const shard_t *shard, const char *text) {
+    const char *path = test_path("broken.h5");
+    hirl_shard_set_t *set = NULL;
+    write_shard(path, shard);
+    hirl_mem_reset_peak();
+    CHECK_FAILS(open_one(path, &set), HIRL_ERR_FORMAT, text);
+    CHECK_HAS(hirl_error_text_view(), "broken.h5");
+    CHECK(set == NULL);
+    // Nothing that a file of a few kB claims may lead to large allocations.
+    CHECK(hirl_mem_peak(HIRL_MEM_KIND_COUNT) < (size_t)1 << 20);
+    hirl_text_t described = {0};
+    CHECK_FAILS(hirl_shard_describe(path, &described), HIRL_ERR_FORMAT, text);
+    hirl_text_reset(&described);
+    hirl_shard_set_close(&set);
+}
+
+#define REFUSED(text, ...)           \
+    do {                             \
+        shard_t shard = good();      \
+        __VA_ARGS__;                 \
+        check_refused(&shard, text); \
+    } while (0)
+
+static void test_good(void) {
+    shard_t shard = good();
+    const char *path = test_path("good.h5");
+    write_shard(path, &shard);
+    hirl_shard_set_t *set = NULL;
+    NEED_OK(open_one(path, &set));
+    CHECK_EQ_I(hirl_shard_set_n_samples(set), 3);
+    CHECK_EQ_S(hirl_shard_set_class_name_view(set, 1), "dogs");
+    CHECK_EQ_I(hirl_shard_set_class_parent(set, 1), 2);
+    hirl_buffer_t buffer = {0};
+    hirl_sample_t sample;
+    // Its checksums are wrong, and that is only seen when a sample is read.
+    CHECK_FAILS(hirl_shard_set_read(set, 2, &buffer, &sample), HIRL_ERR_FORMAT,
+                "good.h5 sample 2: checksum is ");
+    CHECK_HAS(hirl_error_text_view(), "expected 0000000000000003");
+    CHECK_FAILS(hirl_shard_set_read(set, 3, &buffer, &sample), HIRL_ERR_ARG,
+                "sample 3, expected 0 to 2");
+    CHECK_FAILS(hirl_shard_set_read(set, -1, &buffer, &sample), HIRL_ERR_ARG,
+                "sample -1, expected 0 to 2");
+    hirl_shard_set_close(&set);
+    CHECK(hirl_shard_is_shard(path));
+    CHECK(!hirl_shard_is_shard(test_path("none.h5")));
+    CHECK(!hirl_shard_is_shard(IMAGES "/apple/one.png"));
+}
+
+static void test_header(void) {
+    REFUSED("attribute 'format' is missing", shard.format = NULL);
+    REFUSED("is no shard: its attribute 'format' is 'other', expected 'hirl-shard'",
+            shard.format = "other");
+    CHECK(!hirl_shard_is_shard(test_path("broken.h5")));
+    REFUSED("format version 2, this program reads version 1", shard.version = 2);
+    REFUSED("attribute 'version' is missing", shard.version = 0);
+    REFUSED("attribute 'version' is no integer", shard.is_version_text = true);
+    REFUSED("encoding is 'webp', expected 'raw'", shard.encoding = "webp");
+    REFUSED("attribute 'n_samples' is 0, expected 1 to 23", shard.n_samples = 0);
+    REFUSED("attribute 'n_samples' is -5, expected 1 to 23", shard.n_samples = -5);
+    REFUSED("/offset has 4 elements, expected 5 (one more than attribute 'n_samples')",
+            shard.n_samples = 4);
+}
+
+static void test_objects(void) {
+    static const char *const names[] = {"/data",     "/offset",   "/height",
+                                        "/width",    "/channels", "/label",
+                                        "/checksum", "/name",     "/name_offset"};
+    char text[128];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        snprintf(text, sizeof text, "object %s is missing", names[i]);
+        REFUSED(text, shard.missing = names[i]);
+    }
+    REFUSED("/height has 2 elements, expected 3", shard.shorter = "/height");
+    REFUSED("/label has 2 elements, expected 3", shard.shorter = "/label");
+    REFUSED("/checksum has 2 elements, expected 3", shard.shorter = "/checksum");
+    REFUSED("/name_offset has 3 elements, expected 4", shard.shorter = "/name_offset");
+    REFUSED("/class_parent has 2 elements, expected 3", shard.shorter = "/class_parent");
+    REFUSED("/class_parent comes without /class_name", shard.missing = "/class_name");
+    REFUSED("/data is chunked with 1 filters", shard.is_chunked = true);
+    REFUSED("/data is compact", shard.is_compact = true);
+    REFUSED("1 external files", shard.is_external = true);
+    REFUSED("/data has elements of 2 bytes, expected u8", shard.is_wide = true);
+    REFUSED("/data has elements of another type, expected bytes", shard.is_float = true);
+    REFUSED("/data has 2 dimensions, expected 1", shard.is_2d = true);
+    REFUSED("/data has 0 of 23 bytes on disk, it was not written to its end",
+            shard.is_unwritten = true);
+}
+
+static void test_values(void) {
+    REFUSED("/offset[0] is 1, expected 0", shard.offset[0] = 1);
+    REFUSED("sample 1: /offset runs from 6 to 6", shard.offset[2] = 6);
+    REFUSED("sample 1: /offset runs from 6 to -1", shard.offset[2] = -1);
+    REFUSED("sample 2: /offset runs from 11 to 24", shard.offset[3] = 24);
+    REFUSED("sample 2: /offset runs from 11 to 9223372036854775807", shard.offset[3] = INT64_MAX);
+    REFUSED("/offset ends at 22, expected the 23 bytes of /data", shard.offset[3] = 22);
+    REFUSED("sample 1: /height, /width are 0, 5", shard.height[1] = 0);
+    REFUSED("sample 1: /height, /width are 1, 65501", shard.width[1] = 65501);
+    REFUSED("sample 0: /channels is 2, expected 1 or 3", shard.channels[0] = 2);
+    REFUSED("sample 0: 6 bytes, expected 2 x 4 x 1 = 8 for raw pixels", shard.width[0] = 4);
+    REFUSED("sample 2: /label is -2, expected -1", shard.label[2] = -2);
+    REFUSED("sample 2: /label is 3, /class_name has 3 classes", shard.label[2] = 3);
+    REFUSED("sample 2: /label is 2147483647, expected", shard.label[2] = INT32_MAX);
+    REFUSED("/class_name has texts of variable length", shard.is_class_variable = true);
+    REFUSED("/class_parent[1] is 0, expected -1 or a later row", shard.parent[1] = 0);
+    REFUSED("/class_parent[2] is 3, expected -1", shard.parent[2] = 3);
+}
+
+// Cut at any length: HDF5 or the checks of /data see it. Nothing crashes, nothing passes.
+static void test_cut(void) {
+    shard_t shard = good();
+    const char *path = test_path("cut.h5");
+    write_shard(path, &shard);
+    file_bytes_t whole = load_file(path);
+    long n_passed = 0;
+    for (size_t size = 0; size < whole.size;
+         size += size < 600 || size + 64 > whole.size ? 1 : 101) {
+        hirl_shard_set_t *set = NULL;
+        save_file(path, whole.bytes, size);
+        n_passed += open_one(path, &set) == HIRL_OK;
+        hirl_shard_set_close(&set);
+    }
+    CHECK_EQ_I(n_passed, 0);
+    save_file(path, whole.bytes, 0);
+    hirl_shard_set_t *set = NULL;
+    CHECK_FAILS(open_one(path, &set), HIRL_ERR_FORMAT, "cut.h5: not an HDF5 file (0 bytes)");
+    save_file(path, whole.bytes, whole.size - 1);
+    CHECK_FAILS(open_one(path, &set), HIRL_ERR_FORMAT,
+                "cannot open the shard: HDF5: truncated file");
+    free(whole.bytes);
+}
+
+TEST_MAIN {
+    NEED_OK(hirl_world_create(NULL, NULL, &world));
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    RUN(test_good);
+    RUN(test_header);
+    RUN(test_objects);
+    RUN(test_values);
+    RUN(test_cut);
+    hirl_world_destroy(&world);
+}
