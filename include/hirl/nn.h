@@ -76,6 +76,7 @@ typedef struct hirl_model_cfg {
     char backbone[HIRL_DECK_TEXT_MAX]; // resnet10 18 34 50 101 152
     char stem[HIRL_DECK_TEXT_MAX];     // 'imagenet' (7x7/2 + pool) | 'cifar' (3x3/1)
     int64_t width;                     // channels of the first stage (64)
+    int64_t stages;                    // stages used, 1 to 4
     int64_t bn_group;                  // samples of the global batch per group of batch statistics; 0: all
     bool zero_init_residual;
 } hirl_model_cfg_t;

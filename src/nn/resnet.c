@@ -68,7 +68,7 @@ static hirl_status_t resnet_declare(hirl_registry_t *registry, const char *prefi
     HIRL_TRY(hirl_text_format(norm, sizeof norm, "%sbn1.", prefix));
     HIRL_TRY(conv_norm_declare(registry, conv, norm, in_channels, in, is_cifar ? 3 : 7, is_cifar ? 1 : 2, HIRL_INIT_ONE, &resnet->stem));
     resnet->has_pool = !is_cifar;
-    for (int stage = 0; stage < N_STAGES; ++stage) {
+    for (int stage = 0; stage < cfg->stages; ++stage) {
         int64_t width = cfg->width << stage, out = variant->is_bottleneck ? 4 * width : width;
         for (int i = 0; i < variant->n_blocks[stage]; ++i, ++at) {
             char name[HIRL_NAME_MAX];
@@ -90,8 +90,9 @@ hirl_status_t hirl_resnet_create(hirl_registry_t *registry, const char *prefix, 
     for (size_t i = 0; i < sizeof variants / sizeof *variants; ++i)
         if (strcmp(variants[i].name, cfg->backbone) == 0) variant = &variants[i];
     HIRL_REQUIRE(variant, HIRL_ERR_DECK, "model%%backbone = '%s': no such encoder; see --describe model%%backbone", cfg->backbone);
+    HIRL_REQUIRE(cfg->stages >= 1 && cfg->stages <= N_STAGES, HIRL_ERR_DECK, "model%%stages = %lld: 1 to %d", (long long)cfg->stages, N_STAGES);
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_PARAM, 1, &resnet));
-    for (int stage = 0; stage < N_STAGES; ++stage) resnet->n_blocks += variant->n_blocks[stage];
+    for (int stage = 0; stage < cfg->stages; ++stage) resnet->n_blocks += variant->n_blocks[stage];
     resnet->n_convs = variant->is_bottleneck ? 3 : 2;
     hirl_status_t status = HIRL_ALLOC(HIRL_MEM_PARAM, resnet->n_blocks, &resnet->blocks);
     if (status == HIRL_OK) status = resnet_declare(registry, prefix, cfg, variant, in_channels, resnet);
@@ -192,6 +193,7 @@ static const hirl_key_t model_keys[] = {
     HIRL_ROW_TEXT(hirl_model_cfg_t, stem, "'imagenet'", "imagenet|cifar",
                   "First layers: 7x7 convolution of stride 2 and max pooling, or one 3x3 convolution of stride 1 for small images."),
     HIRL_ROW_INT(hirl_model_cfg_t, width, "64", 1, 4096, "channels", "Channels of the first stage; each later stage doubles them."),
+    HIRL_ROW_INT(hirl_model_cfg_t, stages, "4", 1, N_STAGES, "stages", "Stages used; fewer than four suit small images."),
     HIRL_ROW_INT(hirl_model_cfg_t, bn_group, "0", 0, 1 << 30, "samples",
                  "Batch-norm statistics are taken over groups of this many consecutive samples of the global batch, wherever they are; 0: the whole global batch. It must divide "
                  "a rank's batch, or be a multiple of it. The published MoCo v2 runs 32 per GPU."),

@@ -22,7 +22,7 @@ static void close_fixture(fixture_t *f) {
 }
 
 static hirl_model_cfg_t model(const char *backbone, const char *stem, int64_t width) {
-    hirl_model_cfg_t cfg = {.width = width};
+    hirl_model_cfg_t cfg = {.width = width, .stages = 4};
     snprintf(cfg.backbone, sizeof cfg.backbone, "%s", backbone);
     snprintf(cfg.stem, sizeof cfg.stem, "%s", stem);
     return cfg;
