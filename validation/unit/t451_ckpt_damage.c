@@ -1,6 +1,6 @@
 // Damaged checkpoints: cut short, with flipped bits, without their marker: noticed and named, never
 // believed; the one before is taken instead.
-// test: timeout=120
+// test: timeout=240
 #include "hirl/ckpt.h"
 
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 // Writes that do not end: killed at any moment, or on a disk that is full. The older checkpoint
 // stays, the newer is whole or absent, and the next write cleans up.
-// test: timeout=120
+// test: timeout=240
 #include "hirl/ckpt.h"
 
 #include <dirent.h>
@@ -12,11 +12,12 @@
 
 enum { N = 500000 };
 static float weight[N];
+static char deck[200001]; // so long that HDF5 must look at it again while it writes
 
 static hirl_status_t write_step(const char *folder, int64_t step, int n_arrays) {
     static char names[64][32];
     hirl_ckpt_array_t arrays[64];
-    const hirl_ckpt_meta_t meta = {step, 0, 0, step, 1, "mocov2", "none", "&run\n/\n"};
+    const hirl_ckpt_meta_t meta = {step, 0, 0, step, 1, "mocov2", "none", deck};
     for (int i = 0; i < n_arrays; i++) {
         snprintf(names[i], sizeof names[i], "/model/layer%02d.weight", i);
         arrays[i] = (hirl_ckpt_array_t){names[i], HIRL_CKPT_F32, 1, {N / n_arrays}, weight};
@@ -117,6 +118,7 @@ static void test_full_disk(void) {
 
 TEST_MAIN {
     test_fill_normal(weight, N, 0);
+    memset(deck, 'd', sizeof deck - 1);
     RUN(test_killed);
     RUN(test_full_disk);
 }
