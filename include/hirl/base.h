@@ -1,8 +1,8 @@
 /// @file base.h
-/// Status and error text, logging, counted memory, counter-based random numbers, time and small string helpers.
-/// Needs only libc (and Random123's headers in the implementation). Everything here is "not collective".
-/// The only mutable globals of the program live behind this header: log level and sink, last error per thread,
-/// memory counters.
+/// Status and error text, logging, counted memory, counter-based random numbers, time
+/// and small string helpers. Needs only libc (and Random123's headers in the implementation).
+/// Everything here is "not collective". The only mutable globals of the program live behind this
+/// header: log level and sink, last error per thread, memory counters.
 #ifndef HIRL_BASE_H
 #define HIRL_BASE_H
 
@@ -28,25 +28,25 @@ extern "C" {
 #define HIRL_BORROW // callee keeps the pointer; the caller must keep it alive
 #define HIRL_OWN    // ownership moves to the callee
 
-// ---------------------------------------------------------------------------------------------- status
+// ------------------------------------------------------------------------------------ status
 
 /// Every status code with its text; one list makes the enum and the texts.
-#define HIRL_STATUS_LIST(X)                                                                       \
-    X(OK, "success")                                                                              \
-    X(ERR_ARG, "invalid argument")                                                                \
-    X(ERR_DECK, "invalid deck")                                                                   \
-    X(ERR_IO, "input/output error")                                                               \
-    X(ERR_FORMAT, "invalid file content")                                                         \
-    X(ERR_MISMATCH, "file does not fit this run")                                                 \
-    X(ERR_MEMORY, "out of memory")                                                                \
-    X(ERR_MPI, "MPI error")                                                                       \
-    X(ERR_HDF5, "HDF5 error")                                                                     \
-    X(ERR_DNNL, "oneDNN error")                                                                   \
-    X(ERR_FAISS, "FAISS error")                                                                   \
-    X(ERR_CUDA, "CUDA error")                                                                     \
-    X(ERR_NUMERIC, "numerical failure")                                                           \
-    X(ERR_UNSUPPORTED, "not supported")                                                           \
-    X(ERR_INTERRUPTED, "interrupted")                                                             \
+#define HIRL_STATUS_LIST(X)                       \
+    X(OK, "success")                              \
+    X(ERR_ARG, "invalid argument")                \
+    X(ERR_DECK, "invalid deck")                   \
+    X(ERR_IO, "input/output error")               \
+    X(ERR_FORMAT, "invalid file content")         \
+    X(ERR_MISMATCH, "file does not fit this run") \
+    X(ERR_MEMORY, "out of memory")                \
+    X(ERR_MPI, "MPI error")                       \
+    X(ERR_HDF5, "HDF5 error")                     \
+    X(ERR_DNNL, "oneDNN error")                   \
+    X(ERR_FAISS, "FAISS error")                   \
+    X(ERR_CUDA, "CUDA error")                     \
+    X(ERR_NUMERIC, "numerical failure")           \
+    X(ERR_UNSUPPORTED, "not supported")           \
+    X(ERR_INTERRUPTED, "interrupted")             \
     X(ERR_INTERNAL, "internal error")
 
 typedef enum hirl_status {
@@ -59,11 +59,13 @@ typedef enum hirl_status {
 /// Text of a status code, e.g. "invalid deck". Never NULL.
 const char *hirl_status_text(hirl_status_t status);
 
-/// Records the cause of a failure for this thread (file, line, function, formatted text) and returns `status`.
+/// Records the cause of a failure for this thread (file, line, function, formatted text) and
+/// returns `status`.
 hirl_status_t hirl_error_record(hirl_status_t status, const char *file, int line, const char *func,
                                 const char *fmt, ...) HIRL_PRINTF_LIKE(5, 6);
 
-/// The text of the last recorded failure of this thread; "" if none. Valid until the next failure of this thread.
+/// The text of the last recorded failure of this thread; "" if none. Valid until the next failure
+/// of this thread.
 const char *hirl_error_text_view(void);
 
 /// "src/deck/reader.c:120 hirl_deck_read" of the last failure of this thread; "" if none.
@@ -78,37 +80,37 @@ void hirl_error_reset(void);
 #define HIRL_FAIL(code, ...) hirl_error_record((code), __FILE__, __LINE__, __func__, __VA_ARGS__)
 
 /// Passes a failure on to the caller.
-#define HIRL_TRY(expr)                                                                            \
-    do {                                                                                          \
-        hirl_status_t hirl_try_status_ = (expr);                                                  \
-        if (hirl_try_status_ != HIRL_OK) return hirl_try_status_;                                 \
+#define HIRL_TRY(expr)                                            \
+    do {                                                          \
+        hirl_status_t hirl_try_status_ = (expr);                  \
+        if (hirl_try_status_ != HIRL_OK) return hirl_try_status_; \
     } while (0)
 
 /// Passes a failure on through a label that undoes; `status` is the variable that label returns.
-#define HIRL_TRY_GOTO(expr, status, label)                                                        \
-    do {                                                                                          \
-        (status) = (expr);                                                                        \
-        if ((status) != HIRL_OK) goto label;                                                      \
+#define HIRL_TRY_GOTO(expr, status, label)   \
+    do {                                     \
+        (status) = (expr);                   \
+        if ((status) != HIRL_OK) goto label; \
     } while (0)
 
 /// For callers' arguments and decks; always on.
-#define HIRL_REQUIRE(cond, code, ...)                                                             \
-    do {                                                                                          \
-        if (!(cond)) return HIRL_FAIL((code), __VA_ARGS__);                                       \
+#define HIRL_REQUIRE(cond, code, ...)                       \
+    do {                                                    \
+        if (!(cond)) return HIRL_FAIL((code), __VA_ARGS__); \
     } while (0)
 
 /// For our own logic; debug builds only; `cond` must have no side effect.
 #ifdef HIRL_DEBUG
-#define HIRL_ASSERT(cond)                                                                         \
-    do {                                                                                          \
-        if (!(cond)) hirl_assert_failed(__FILE__, __LINE__, __func__, #cond);                     \
+#define HIRL_ASSERT(cond)                                                     \
+    do {                                                                      \
+        if (!(cond)) hirl_assert_failed(__FILE__, __LINE__, __func__, #cond); \
     } while (0)
 #else
 #define HIRL_ASSERT(cond) ((void)0)
 #endif
 void hirl_assert_failed(const char *file, int line, const char *func, const char *cond);
 
-// ---------------------------------------------------------------------------------------------- log
+// ------------------------------------------------------------------------------------ log
 
 typedef enum hirl_log_level {
     HIRL_LOG_ERROR,
@@ -118,26 +120,29 @@ typedef enum hirl_log_level {
     HIRL_LOG_TRACE
 } hirl_log_level_t;
 
-/// Sets level and this process's rank (used to drop root-only lines and to prefix the others). Rank 0 until called.
+/// Sets level and this process's rank (used to drop root-only lines and to prefix the others). Rank
+/// 0 until called.
 void hirl_log_setup(hirl_log_level_t level, int rank);
 
-/// Also appends every line to `path` (opened for append); NULL closes the file. Errors: HIRL_ERR_IO.
+/// Also appends every line to `path` (opened for append); NULL closes the file. Errors:
+/// HIRL_ERR_IO.
 hirl_status_t hirl_log_open_file(const char *path);
 
 /// One line on stderr (and in the log file) from any rank, prefixed with its level and rank.
 void hirl_log_rank(hirl_log_level_t level, const char *fmt, ...) HIRL_PRINTF_LIKE(2, 3);
 
-/// One line from rank 0 only; a no-op elsewhere. Payload as `key = value` where it is data. INFO has no prefix.
+/// One line from rank 0 only; a no-op elsewhere. Payload as `key = value` where it is data. INFO
+/// has no prefix.
 void hirl_log_root(hirl_log_level_t level, const char *fmt, ...) HIRL_PRINTF_LIKE(2, 3);
 
-/// A progress text that overwrites itself on a terminal (rank 0 only; nothing when stderr is not a terminal). The next log
-/// line clears it. NULL or "" ends it.
+/// A progress text that overwrites itself on a terminal (rank 0 only; nothing when stderr is not a
+/// terminal). The next log line clears it. NULL or "" ends it.
 void hirl_log_progress(const char *text);
 
 /// True if rank 0's stderr is a terminal.
 bool hirl_log_is_terminal(void);
 
-// ---------------------------------------------------------------------------------------------- memory
+// ------------------------------------------------------------------------------------ memory
 
 /// What an allocation is for; each kind is counted.
 typedef enum hirl_mem_kind {
@@ -150,7 +155,8 @@ typedef enum hirl_mem_kind {
     HIRL_MEM_KIND_COUNT
 } hirl_mem_kind_t;
 
-/// Allocates `bytes` (0 allowed), 64-byte aligned, not cleared. Errors: HIRL_ERR_MEMORY (what was asked and held by kind).
+/// Allocates `bytes` (0 allowed), 64-byte aligned, not cleared. Errors: HIRL_ERR_MEMORY (what was
+/// asked and held by kind).
 hirl_status_t hirl_mem_alloc(hirl_mem_kind_t kind, size_t bytes, void **ptr_p);
 
 /// Same, cleared to zero; checks n * size for overflow.
@@ -162,7 +168,8 @@ hirl_status_t hirl_mem_realloc(hirl_mem_kind_t kind, size_t bytes, void **ptr_p)
 /// Frees what hirl_mem_* gave; NULL allowed.
 void hirl_mem_free(void *ptr);
 
-/// Bytes now held and the peak since start (or the last hirl_mem_reset_peak) of one kind; HIRL_MEM_KIND_COUNT means all kinds.
+/// Bytes now held and the peak since start (or the last hirl_mem_reset_peak) of one kind;
+/// HIRL_MEM_KIND_COUNT means all kinds.
 size_t hirl_mem_held(hirl_mem_kind_t kind);
 size_t hirl_mem_peak(hirl_mem_kind_t kind);
 void hirl_mem_reset_peak(void);
@@ -171,27 +178,28 @@ void hirl_mem_reset_peak(void);
 size_t hirl_mem_check_balance(void);
 
 /// Allocate an array of `n` items and store it in `*(ptr_p)`.
-#define HIRL_ALLOC(kind, n, ptr_p)                                                                \
+#define HIRL_ALLOC(kind, n, ptr_p) \
     hirl_mem_calloc((kind), (size_t)(n), sizeof(**(ptr_p)), (void **)(ptr_p))
 
-// ---------------------------------------------------------------------------------------------- random numbers
+// -------------------------------------------------------------------------------- random numbers
 
-/// What a random number is for; streams of different purposes never overlap. Values are part of the answers: append only.
+/// What a random number is for; streams of different purposes never overlap. Values are part of the
+/// answers: append only.
 typedef enum hirl_rng_purpose {
-    HIRL_RNG_INIT = 1,     // parameter initialisation
-    HIRL_RNG_ORDER = 2,    // sample order
-    HIRL_RNG_AUGMENT = 3,  // view augmentation
-    HIRL_RNG_SHUFFLE = 4,  // shuffle-BN permutation
-    HIRL_RNG_QUEUE = 5,    // initial queue
-    HIRL_RNG_PATH = 6,     // negative paths
-    HIRL_RNG_CLUSTER = 7,  // clustering
-    HIRL_RNG_SPLIT = 8,    // data splits
+    HIRL_RNG_INIT = 1,    // parameter initialisation
+    HIRL_RNG_ORDER = 2,   // sample order
+    HIRL_RNG_AUGMENT = 3, // view augmentation
+    HIRL_RNG_SHUFFLE = 4, // shuffle-BN permutation
+    HIRL_RNG_QUEUE = 5,   // initial queue
+    HIRL_RNG_PATH = 6,    // negative paths
+    HIRL_RNG_CLUSTER = 7, // clustering
+    HIRL_RNG_SPLIT = 8,   // data splits
     HIRL_RNG_DROPOUT = 9,
     HIRL_RNG_TEST = 100
 } hirl_rng_purpose_t;
 
-/// A sequential stream of random numbers that is a pure function of its key (Philox 4x32-10, Salmon et al. 2011).
-/// A plain value: copy and discard freely.
+/// A sequential stream of random numbers that is a pure function of its key (Philox 4x32-10, Salmon
+/// et al. 2011). A plain value: copy and discard freely.
 typedef struct hirl_rng {
     uint32_t key[2];
     uint32_t counter[4];
@@ -222,7 +230,7 @@ hirl_permutation_t hirl_permutation_make(uint64_t seed, hirl_rng_purpose_t purpo
 /// Image of position `i` (0 <= i < n).
 int64_t hirl_permutation_at(const hirl_permutation_t *permutation, int64_t i);
 
-// ---------------------------------------------------------------------------------------------- time, text
+// ------------------------------------------------------------------------------------ time, text
 
 /// Monotonic seconds.
 double hirl_time_now(void);
@@ -239,7 +247,8 @@ typedef struct hirl_text {
 hirl_status_t hirl_text_append(hirl_text_t *text, const char *fmt, ...) HIRL_PRINTF_LIKE(2, 3);
 void hirl_text_reset(hirl_text_t *text);
 
-/// Index of the candidate nearest to `name` by edit distance (case-insensitive), -1 if none is within a third of its length (at least 2).
+/// Index of the candidate nearest to `name` by edit distance (case-insensitive), -1 if none is
+/// within a third of its length (at least 2).
 int hirl_text_nearest(const char *name, const char *const *candidates, int n_candidates);
 
 /// Human-readable size, e.g. "1.50 GiB"; returns buf.
@@ -250,13 +259,15 @@ char *hirl_text_duration(char buf[32], double seconds);
 /// mkdir -p. Errors: HIRL_ERR_IO.
 hirl_status_t hirl_path_make_folder(const char *path);
 
-/// Writes `size` bytes to `path` by way of a temporary name, fsync and rename, so that the file is whole or absent.
+/// Writes `size` bytes to `path` by way of a temporary name, fsync and rename, so that the file is
+/// whole or absent.
 hirl_status_t hirl_path_write_whole(const char *path, const void *data, size_t size);
 
 /// XXH64 of a byte range (as stored in shards and checkpoints).
 uint64_t hirl_hash64(const void *data, size_t size);
 
-/// Version, build type, flags and library versions as `key = value` lines (generated at build time).
+/// Version, build type, flags and library versions as `key = value` lines (generated at build
+/// time).
 const char *hirl_build_info_text(void);
 
 #ifdef __cplusplus

@@ -1,6 +1,8 @@
 /// @file ckpt.h
-/// Checkpoints: one HDF5 file of named arrays and attributes, whole or absent, with a checksum per array and a completeness
-/// marker written last. Independent of the number of ranks. Knows nothing of models: callers give names and host arrays.
+/// Checkpoints: one HDF5 file of named arrays and attributes, whole or absent, with a
+/// checksum per array and a completeness marker written last. Independent of the number of ranks.
+/// Knows nothing of models: callers give names and host arrays. To be called by the one thread of
+/// the process that uses HDF5, whose library is not safe for threads.
 #ifndef HIRL_CKPT_H
 #define HIRL_CKPT_H
 
@@ -22,7 +24,13 @@ typedef struct hirl_ckpt_cfg {
 extern const hirl_group_t hirl_ckpt_group;
 
 /// Element types that a checkpoint can hold.
-typedef enum hirl_ckpt_type { HIRL_CKPT_F32, HIRL_CKPT_F64, HIRL_CKPT_I32, HIRL_CKPT_I64, HIRL_CKPT_U8 } hirl_ckpt_type_t;
+typedef enum hirl_ckpt_type {
+    HIRL_CKPT_F32,
+    HIRL_CKPT_F64,
+    HIRL_CKPT_I32,
+    HIRL_CKPT_I64,
+    HIRL_CKPT_U8
+} hirl_ckpt_type_t;
 
 /// One array. Names are absolute paths "/model/encoder_q.conv1.weight".
 typedef struct hirl_ckpt_array {
@@ -35,9 +43,9 @@ typedef struct hirl_ckpt_array {
 
 /// The attributes of the file's root.
 typedef struct hirl_ckpt_meta {
-    int64_t step;         // optimiser steps done
-    int64_t epoch;        // epoch being trained (0-based)
-    int64_t batch;        // batches of that epoch done
+    int64_t step;  // optimiser steps done
+    int64_t epoch; // epoch being trained (0-based)
+    int64_t batch; // batches of that epoch done
     int64_t samples_seen;
     int64_t seed;
     const char *method;    // "mocov2"
@@ -45,16 +53,21 @@ typedef struct hirl_ckpt_meta {
     const char *deck;      // resolved deck text
 } hirl_ckpt_meta_t;
 
-/// Writes `<folder>/checkpoint-<step, 8 digits>.h5` through a temporary name, fsync, rename and fsync of the folder, then removes
-/// complete ones beyond the `keep` newest. Called by rank 0 only; not collective. Errors: HIRL_ERR_IO, HIRL_ERR_HDF5 (nothing is left behind).
-hirl_status_t hirl_ckpt_write(const char *folder, const hirl_ckpt_meta_t *meta, const hirl_ckpt_array_t *arrays, int n_arrays, int64_t keep);
+/// Writes `<folder>/checkpoint-<step, 8 digits>.h5` through a temporary name, fsync, rename and
+/// fsync of the folder, then removes complete ones beyond the `keep` newest. Called by rank 0 only;
+/// not collective. Errors: HIRL_ERR_IO, HIRL_ERR_HDF5 (nothing is left behind).
+hirl_status_t hirl_ckpt_write(const char *folder, const hirl_ckpt_meta_t *meta,
+                              const hirl_ckpt_array_t *arrays, int n_arrays, int64_t keep);
 
 /// An open checkpoint. Not collective.
 typedef struct hirl_ckpt hirl_ckpt_t;
 
-/// Opens a file and checks format, version, marker and (`verify`) every checksum. Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT with file, array and expectation.
+/// Opens a file and checks format, version, marker and (`verify`) every checksum. Errors:
+/// HIRL_ERR_IO, HIRL_ERR_FORMAT with file, array and expectation.
 hirl_status_t hirl_ckpt_open(const char *path, bool verify, hirl_ckpt_t **ckpt_p);
-/// Opens the newest complete checkpoint of a folder, falling back (with a warning) to older ones when one fails its checks; *ckpt_p = NULL if there is none.
+/// Opens the newest complete checkpoint of a folder, falling back (with a warning) to older ones
+/// when one fails its checks; *ckpt_p = NULL if there is none. Errors: HIRL_ERR_FORMAT if there are
+/// some but none is whole: to start anew would overwrite what may still be saved.
 hirl_status_t hirl_ckpt_open_newest(const char *folder, hirl_ckpt_t **ckpt_p);
 void hirl_ckpt_close(hirl_ckpt_t **ckpt);
 
@@ -67,23 +80,32 @@ const hirl_ckpt_array_t *hirl_ckpt_arrays_view(const hirl_ckpt_t *ckpt, int *n_p
 /// The array of that name in the listing, NULL if there is none.
 const hirl_ckpt_array_t *hirl_ckpt_find_view(const hirl_ckpt_t *ckpt, const char *name);
 
-/// Reads an array whose type and shape must match. Errors: HIRL_ERR_MISMATCH (name, shape found, shape wanted).
-hirl_status_t hirl_ckpt_read(const hirl_ckpt_t *ckpt, const char *name, hirl_ckpt_type_t type, int n_axes, const int64_t *shape, void *out);
+/// Reads an array whose type and shape must match. Errors: HIRL_ERR_MISMATCH (name, shape found,
+/// shape wanted).
+hirl_status_t hirl_ckpt_read(const hirl_ckpt_t *ckpt, const char *name, hirl_ckpt_type_t type,
+                             int n_axes, const int64_t *shape, void *out);
 
-/// Compares wanted arrays with those below `prefix` in the file and fails with one message that lists missing, extra and mis-shaped names
-/// (each list, first 20 and a count). `allow_extra` ignores extra ones.
-hirl_status_t hirl_ckpt_check(const hirl_ckpt_t *ckpt, const char *prefix, const hirl_ckpt_array_t *wanted, int n_wanted, bool allow_extra);
+/// Compares wanted arrays with those below `prefix` in the file and fails with one message that
+/// lists missing, extra and mis-shaped names (each list, first 20 and a count). `allow_extra`
+/// ignores extra ones.
+hirl_status_t hirl_ckpt_check(const hirl_ckpt_t *ckpt, const char *prefix,
+                              const hirl_ckpt_array_t *wanted, int n_wanted, bool allow_extra);
 
 /// Names, types, shapes, sizes, step, deck of a checkpoint to `text`.
 hirl_status_t hirl_ckpt_describe(const char *path, hirl_text_t *text);
 /// True if the file is an HDF5 file whose `format` attribute is 'hirl-checkpoint'.
 bool hirl_ckpt_is_checkpoint(const char *path);
 
-// General HDF5 array files for the probe and feature files (same type set, no marker or checksum demanded):
+// General HDF5 array files for the probe and feature files (same type set, no marker or checksum
+// demanded):
 
 /// Writes arrays (names may have groups) to `path`, whole or absent.
 hirl_status_t hirl_arrays_write(const char *path, const hirl_ckpt_array_t *arrays, int n_arrays);
-/// Opens any HDF5 file of arrays for hirl_ckpt_find_view / hirl_ckpt_read / hirl_ckpt_close; numeric types are converted (f64 to f32, any integer width).
+/// Opens any HDF5 file of arrays for hirl_ckpt_find_view / hirl_ckpt_read / hirl_ckpt_close;
+/// numeric types are converted (f64 to f32, integers to any width or to floating point; an integer
+/// that the wanted type cannot hold is an error, never clipped). Texts and records are passed over.
+/// Errors: HIRL_ERR_FORMAT for an array that lies in other files or claims more than the file can
+/// hold.
 hirl_status_t hirl_arrays_open(const char *path, hirl_ckpt_t **file_p);
 
 #ifdef __cplusplus

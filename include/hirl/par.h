@@ -1,7 +1,8 @@
 /// @file par.h
-/// The MPI world: start and end, node-local ranks, reductions and gathers of host memory, agreement on failure.
-/// Every function is collective over the world's communicator unless its comment says otherwise, and is called by the
-/// thread that created the world (MPI_THREAD_FUNNELED).
+/// The MPI world: start and end, node-local ranks, reductions and gathers of host
+/// memory, agreement on failure. Every function is collective over the world's communicator unless
+/// its comment says otherwise, and is called by the thread that created the world
+/// (MPI_THREAD_FUNNELED).
 #ifndef HIRL_PAR_H
 #define HIRL_PAR_H
 
@@ -16,10 +17,17 @@ extern "C" {
 typedef struct hirl_world hirl_world_t;
 
 /// Element type of a collective.
-typedef enum hirl_par_type { HIRL_PAR_U8, HIRL_PAR_I32, HIRL_PAR_I64, HIRL_PAR_F32, HIRL_PAR_F64 } hirl_par_type_t;
+typedef enum hirl_par_type {
+    HIRL_PAR_U8,
+    HIRL_PAR_I32,
+    HIRL_PAR_I64,
+    HIRL_PAR_F32,
+    HIRL_PAR_F64
+} hirl_par_type_t;
 typedef enum hirl_par_op { HIRL_PAR_SUM, HIRL_PAR_MIN, HIRL_PAR_MAX } hirl_par_op_t;
 
-/// Initialises MPI (if it is not yet) and describes the world. argc/argv may be NULL. Also works as a single process without mpirun.
+/// Initialises MPI (if it is not yet) and describes the world. argc/argv may be NULL. Also works as
+/// a single process without mpirun.
 hirl_status_t hirl_world_create(int *argc, char ***argv, hirl_world_t **world_p);
 
 /// Finalises MPI if create initialised it.
@@ -34,52 +42,68 @@ int hirl_world_size(const hirl_world_t *world);
 int hirl_world_node_rank(const hirl_world_t *world); // rank within the node
 int hirl_world_node_size(const hirl_world_t *world);
 int hirl_world_n_nodes(const hirl_world_t *world);
-int hirl_world_n_cpus(const hirl_world_t *world); // CPUs this process may run on, shared fairly: floor(cpuset / ranks that share it), >= 1
+// CPUs this process may run on, shared fairly: floor(cpuset / ranks that share it), >= 1
+int hirl_world_n_cpus(const hirl_world_t *world);
 MPI_Comm hirl_world_comm_view(const hirl_world_t *world);
 
-/// A world whose communicator is this rank alone (for tasks that work on their own rows). Not collective.
+/// A world whose communicator is this rank alone (for tasks that work on their own rows). Not
+/// collective.
 hirl_status_t hirl_world_create_self(hirl_world_t **world_p);
 
-/// A world over consecutive groups of `group_size` ranks (must divide the size): ranks [g*group_size, (g+1)*group_size).
+/// A world over consecutive groups of `group_size` ranks (must divide the size): ranks
+/// [g*group_size, (g+1)*group_size).
 hirl_status_t hirl_world_split(hirl_world_t *world, int group_size, hirl_world_t **group_p);
 
 /// Logs one line per rank: rank, node, device, cpus.
 hirl_status_t hirl_world_log_table(hirl_world_t *world, const char *device);
 
 hirl_status_t hirl_par_barrier(hirl_world_t *world);
-/// In place; fixed order, so equal inputs give equal bits. n may exceed INT_MAX (done in pieces).
-hirl_status_t hirl_par_all_reduce(hirl_world_t *world, void *data, int64_t n, hirl_par_type_t type, hirl_par_op_t op);
-hirl_status_t hirl_par_broadcast(hirl_world_t *world, void *data, int64_t n, hirl_par_type_t type, int root);
+/// In place. Floating-point items are combined in rank order, f32 sums in f64 rounded once: an
+/// item's bits depend on the ranks' inputs alone, not on n or on how an array is cut; a NaN of any
+/// rank wins in min and max. n may exceed INT_MAX.
+hirl_status_t hirl_par_all_reduce(hirl_world_t *world, void *data, int64_t n, hirl_par_type_t type,
+                                  hirl_par_op_t op);
+hirl_status_t hirl_par_broadcast(hirl_world_t *world, void *data, int64_t n, hirl_par_type_t type,
+                                 int root);
 /// Every rank gives n items; out holds size * n in rank order.
-hirl_status_t hirl_par_all_gather(hirl_world_t *world, const void *in, int64_t n, hirl_par_type_t type, void *out);
+hirl_status_t hirl_par_all_gather(hirl_world_t *world, const void *in, int64_t n,
+                                  hirl_par_type_t type, void *out);
 /// Rank r gives counts[r] items (the same table on all ranks); out holds their concatenation.
-hirl_status_t hirl_par_all_gather_v(hirl_world_t *world, const void *in, const int64_t *counts, hirl_par_type_t type, void *out);
-/// Sends send_counts[r] items to rank r from `in` (in rank order), receives recv_counts[r] from it into `out`.
-hirl_status_t hirl_par_all_to_all_v(hirl_world_t *world, const void *in, const int64_t *send_counts, void *out,
-                                    const int64_t *recv_counts, hirl_par_type_t type);
+hirl_status_t hirl_par_all_gather_v(hirl_world_t *world, const void *in, const int64_t *counts,
+                                    hirl_par_type_t type, void *out);
+/// Sends send_counts[r] items to rank r from `in` (in rank order), receives recv_counts[r] from it
+/// into `out`.
+hirl_status_t hirl_par_all_to_all_v(hirl_world_t *world, const void *in, const int64_t *send_counts,
+                                    void *out, const int64_t *recv_counts, hirl_par_type_t type);
 /// Exclusive prefix sum and total of one value per rank.
-hirl_status_t hirl_par_scan_i64(hirl_world_t *world, int64_t value, int64_t *before_p, int64_t *total_p);
+hirl_status_t hirl_par_scan_i64(hirl_world_t *world, int64_t value, int64_t *before_p,
+                                int64_t *total_p);
 
 /// An all-reduce under way; see hirl_par_all_reduce_begin.
 typedef struct hirl_par_request hirl_par_request_t;
-/// Begins an in-place f32 sum over ranks; `data` must stay untouched until the end. Begin in the same order on all ranks.
-hirl_status_t hirl_par_all_reduce_begin(hirl_world_t *world, float *data, int64_t n, hirl_par_request_t **request_p);
+/// Begins an in-place f32 sum over ranks; `data` must stay untouched until the end. Begin in the
+/// same order on all ranks.
+hirl_status_t hirl_par_all_reduce_begin(hirl_world_t *world, float *data, int64_t n,
+                                        hirl_par_request_t **request_p);
 /// Lets pending requests make progress (called between backward steps). Not collective.
 hirl_status_t hirl_par_progress(hirl_world_t *world);
 /// Waits for and releases the request.
 hirl_status_t hirl_par_all_reduce_end(hirl_world_t *world, hirl_par_request_t **request);
 
-/// Agreement: every rank gives its own status; all return HIRL_OK or all return the failure of the lowest failing rank,
-/// whose text is recorded on every rank (prefixed with that rank when not all failed alike).
+/// Agreement: every rank gives its own status; all return HIRL_OK or all return the failure of the
+/// lowest failing rank, whose text is recorded on every rank (prefixed with that rank when not all
+/// failed alike).
 hirl_status_t hirl_par_agree(hirl_world_t *world, hirl_status_t mine);
 
-/// True if all ranks call this within `seconds` of each other: for the end of a failed run, to tell a failure that all share from a rank's own.
-/// After false, only hirl_world_abort may follow.
+/// True if all ranks call this within `seconds` of each other: for the end of a failed run, to tell
+/// a failure that all share from a rank's own. After false, only hirl_world_abort may follow.
 bool hirl_par_all_arrive(hirl_world_t *world, double seconds);
 
-/// Memory shared by the ranks of a node: `bytes` visible to all node-local ranks at *ptr_p (zeroed). Collective on the node.
+/// Memory shared by the ranks of a node: `bytes` visible to all node-local ranks at *ptr_p
+/// (zeroed). Collective on the node.
 typedef struct hirl_par_shared hirl_par_shared_t;
-hirl_status_t hirl_par_shared_create(hirl_world_t *world, size_t bytes, hirl_par_shared_t **shared_p, void **ptr_p);
+hirl_status_t hirl_par_shared_create(hirl_world_t *world, size_t bytes,
+                                     hirl_par_shared_t **shared_p, void **ptr_p);
 /// Makes writes of all node-local ranks visible to each other (barrier on the node).
 hirl_status_t hirl_par_shared_sync(hirl_par_shared_t *shared);
 void hirl_par_shared_destroy(hirl_par_shared_t **shared);
