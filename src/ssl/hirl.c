@@ -157,7 +157,7 @@ static hirl_status_t hirl_begin_epoch(void *self, int64_t epoch, const hirl_extr
                                 .n_redo = (int)h->cfg.cluster_redo,
                                 .max_points_per_centroid = 1000,
                                 .min_points_per_centroid = 10,
-                                .is_verbose = true};
+                                .is_verbose = false};
     if (h->inner.ops->begin_epoch) HIRL_TRY(h->inner.ops->begin_epoch(h->inner.self, epoch, extractor));
     if (!is_cluster_epoch(h, epoch)) return HIRL_OK;
     double start = hirl_time_now();
