@@ -2,6 +2,7 @@
 // class.
 #include "data_impl.h"
 
+#include <ctype.h>
 #include <string.h>
 
 // What the HDF5 iterators below hand on.
@@ -163,9 +164,17 @@ static hirl_status_t describe_classes(const hirl_shard_index_t *index, hirl_text
     return status;
 }
 
+// Names in a file may hold anything; a terminal shall not obey them.
+static void replace_controls(char *text, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] != '\n' && iscntrl((unsigned char)text[i])) text[i] = '?';
+    }
+}
+
 hirl_status_t hirl_shard_describe(const char *path, hirl_text_t *text) {
     hirl_shard_index_t index;
     HIRL_TRY(hirl_shard_index_load(path, &index));
+    size_t begun = text->size;
     char bytes[32];
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(hirl_text_append(text, "shard %s, %s\n", path,
@@ -182,6 +191,7 @@ hirl_status_t hirl_shard_describe(const char *path, hirl_text_t *text) {
     HIRL_TRY_GOTO(describe_bytes(&index, text), status, done);
     status = describe_classes(&index, text);
 done:
+    if (text->data) replace_controls(text->data + begun, text->size - begun);
     hirl_shard_index_reset(&index);
     return status;
 }

@@ -284,6 +284,11 @@ hirl_status_t hirl_shard_write(const char *path, const hirl_shard_header_t *head
     hirl_data_h5_quiet_t quiet = hirl_data_h5_quiet_begin();
     hid_t create = H5Pcreate(H5P_FILE_CREATE), access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_obj_track_times(create, false);
+    // Since 1.8 HDF5's own blocks can carry checksums, so that damage is an error and no crash.
+    // Few links and attributes stay in one such block.
+    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18);
+    H5Pset_link_phase_change(create, N_OBJECTS, 0);
+    H5Pset_attr_phase_change(create, 32, 0);
     H5Pset_alignment(access, ALIGN_FROM_BYTES, PAGE_BYTES);
     H5Pset_fclose_degree(access, H5F_CLOSE_STRONG);
     H5Pset_sieve_buf_size(access, 0); // write at once, and fail at once
