@@ -270,6 +270,16 @@ uint64_t hirl_hash64(const void *data, size_t size);
 /// time).
 const char *hirl_build_info_text(void);
 
+// ------------------------------------------------------------------------------------ signals
+
+/// Begins to catch SIGTERM, SIGUSR1 and SIGINT, which ask for an orderly end; a second SIGINT ends the
+/// program as usual. The handler only sets a flag. Errors: HIRL_ERR_INTERNAL.
+hirl_status_t hirl_signal_begin(void);
+/// Gives the signals back to who had them.
+void hirl_signal_end(void);
+/// The signal caught since begin, 0 if none.
+int hirl_signal_caught(void);
+
 #ifdef __cplusplus
 }
 #endif

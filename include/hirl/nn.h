@@ -67,6 +67,7 @@ typedef struct hirl_forward {
     bool is_training;   // batch statistics or running ones
     int64_t bn_group;   // see hirl_bn_args_t
     hirl_dtype_t dtype; // f32 or bf16 for images and activations; heads and losses stay f32
+    int micro, n_micro; // which of the step's micro-batches this is; 0, 0: the only one. Running statistics move once a step, by the mean of all
 } hirl_forward_t;
 
 // ---------------------------------------------------------------------------------------------- deck group

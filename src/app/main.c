@@ -1,5 +1,6 @@
 // hirl.x: reads a deck, sets up, runs a task, reports. The only place that ends the process.
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -218,6 +219,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "hirl.x: error: %s%s; try hirl.x --help\n", argc < 2 ? "no deck given" : "unknown option ", argc < 2 ? "" : argv[1]);
         return APP_EXIT_USAGE;
     }
+    signal(SIGXFSZ, SIG_IGN); // a file-size limit shows as a failed write, with its message
     if (hirl_world_create(&argc, &argv, &world) != HIRL_OK) {
         fprintf(stderr, "hirl.x: error: %s\n", hirl_error_text_view());
         return APP_EXIT_FAILURE;

@@ -1,20 +1,6 @@
 // run%task = 'pretrain': pre-trains an encoder, from the newest checkpoint of run%output if there is one.
 
-#include <errno.h>
-#include <string.h>
-
 #include "app_impl.h"
-
-static hirl_status_t write_deck(const hirl_deck_t *deck, const char *folder, const char *name, bool is_full)
-{
-    char path[HIRL_DECK_TEXT_MAX + 32];
-    hirl_text_t text = {0};
-    HIRL_TRY(hirl_text_format(path, sizeof path, "%s/%s", folder, name));
-    hirl_status_t status = hirl_deck_write_text(deck, is_full, &text);
-    if (status == HIRL_OK) status = hirl_path_write_whole(path, text.data ? text.data : "", text.size);
-    hirl_text_reset(&text);
-    return status;
-}
 
 static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *deck)
 {
@@ -23,9 +9,7 @@ static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *dec
     if (hirl_world_rank(world) != 0) return HIRL_OK;
     HIRL_TRY(hirl_path_make_folder(cfg->output));
     HIRL_TRY(hirl_text_format(path, sizeof path, "%s/log.txt", cfg->output));
-    HIRL_TRY(hirl_log_open_file(path));
-    HIRL_TRY(write_deck(deck, cfg->output, "deck.full.nml", true));
-    return write_deck(deck, cfg->output, "deck.short.nml", false);
+    return hirl_log_open_file(path);
 }
 
 static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p)

@@ -11,13 +11,23 @@ hirl_status_t norm_layer_declare(hirl_registry_t *registry, const char *prefix, 
     return hirl_registry_add(registry, prefix, "running_var", c, HIRL_INIT_ONE, 0, true, &layer->running_var);
 }
 
+// Momentum m of a whole step, split over its n micro-batches so that r becomes (1 - m) r + m / n (s_1 + ... + s_n): each later one shrinks what
+// was added before it, hence m_i = (m / n) / (1 - (n - i) m / n), i = 1..n.
+static float running_momentum(const hirl_forward_t *fw)
+{
+    const float momentum = 0.1f;
+    if (fw->n_micro <= 1) return momentum;
+    float share = momentum / (float)fw->n_micro;
+    return share / (1.0f - share * (float)(fw->n_micro - 1 - fw->micro));
+}
+
 hirl_status_t norm_layer_forward(const norm_layer_t *layer, const hirl_forward_t *fw, hirl_var_t *x, hirl_var_t *residual, bool has_relu,
                                  hirl_var_t **y_p)
 {
     hirl_bn_args_t args = {.is_training = fw->is_training,
                            .group = fw->bn_group,
                            .eps = 1e-5f,
-                           .momentum = 0.1f,
+                           .momentum = running_momentum(fw),
                            .running_mean = layer->running_mean->value,
                            .running_var = layer->running_var->value};
     return hirl_tape_batch_norm(fw->tape, &args, x, layer->weight->var, layer->bias->var, residual, has_relu, y_p);

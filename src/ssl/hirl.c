@@ -222,10 +222,15 @@ done:
 }
 
 // u_l = nrm(proj_l(e)) C_l^T for every cluster of level l.
-static hirl_status_t level_similarity(const hirl_t *h, int level, hirl_var_t *e, hirl_var_t **u_p)
+static hirl_status_t level_similarity(const hirl_t *h, const hirl_step_t *step, int level, hirl_var_t *e, hirl_var_t **u_p)
 {
     hirl_tape_t *tape = h->ctx.tape;
-    hirl_forward_t fw = {.tape = tape, .is_training = true, .bn_group = h->bn_group, .dtype = HIRL_F32};
+    hirl_forward_t fw = {.tape = tape,
+                         .is_training = true,
+                         .bn_group = h->bn_group,
+                         .dtype = HIRL_F32,
+                         .micro = step->micro,
+                         .n_micro = step->n_micro};
     hirl_var_t *y = NULL, *s = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(hirl_mlp_forward(h->projection[level], &fw, e, &y), status, done);
@@ -248,7 +253,7 @@ static hirl_status_t hirl_forward(void *self, const hirl_step_t *step, hirl_term
     hirl_var_t *e = hirl_terms_find_embedding(terms, h->cfg.train_emb);
     HIRL_REQUIRE(e, HIRL_ERR_DECK, "hirl%%train_emb = '%s': method %s has no such embedding", h->cfg.train_emb, h->inner.ops->name);
     HIRL_TRY_GOTO(paths_create(h, step, &positive, &negative), status, done);
-    for (int l = 0; l < h->n_levels; ++l) HIRL_TRY_GOTO(level_similarity(h, l, e, &u[l]), status, done);
+    for (int l = 0; l < h->n_levels; ++l) HIRL_TRY_GOTO(level_similarity(h, step, l, e, &u[l]), status, done);
     HIRL_TRY_GOTO(hirl_tape_path_loss(h->ctx.tape, h->n_levels, u, &positive, &negative, &loss, NULL), status, done);
     status = hirl_terms_add_loss(terms, "semantic", (float)h->cfg.weight, loss);
 done:

@@ -145,9 +145,15 @@ static double mocov2_step_flops(void *self, const hirl_batch_t *batch)
 
 // ---------------------------------------------------------------------------------------------- keys
 
-static hirl_forward_t forward_context(const mocov2_t *m, bool is_training)
+// `step` is NULL outside training.
+static hirl_forward_t forward_context(const mocov2_t *m, const hirl_step_t *step)
 {
-    return (hirl_forward_t){.tape = m->ctx.tape, .is_training = is_training, .bn_group = m->bn_group, .dtype = m->ctx.dtype};
+    return (hirl_forward_t){.tape = m->ctx.tape,
+                            .is_training = step != NULL,
+                            .bn_group = m->bn_group,
+                            .dtype = m->ctx.dtype,
+                            .micro = step ? step->micro : 0,
+                            .n_micro = step ? step->n_micro : 0};
 }
 
 static hirl_status_t encode(const mocov2_t *m, const encoder_t *encoder, const hirl_forward_t *fw, hirl_var_t *x, hirl_var_t **y_p)
@@ -232,7 +238,7 @@ static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_shap
 {
     hirl_tape_t *tape = m->ctx.tape;
     hirl_backend_t *be = hirl_tape_backend_view(tape);
-    hirl_forward_t fw = forward_context(m, true);
+    hirl_forward_t fw = forward_context(m, step);
     shuffle_t shuffle = shuffle_make(m, step);
     int64_t row = hirl_shape_count(&shape) / shape.dim[0], d = m->cfg.dim, n = step->n;
     int size = hirl_world_size(m->ctx.world), rank = hirl_world_rank(m->ctx.world);
@@ -315,7 +321,7 @@ static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, flo
                                 hirl_terms_t *terms)
 {
     hirl_tape_t *tape = m->ctx.tape;
-    hirl_forward_t fw = forward_context(m, true);
+    hirl_forward_t fw = forward_context(m, step);
     hirl_var_t *x = NULL, *z = NULL, *q = NULL, *loss = NULL;
     hirl_tensor_t correct = {0};
     char name[HIRL_TERM_NAME_MAX] = "moco";
@@ -382,7 +388,7 @@ static hirl_status_t mocov2_after_step(void *self, int64_t step)
 static hirl_status_t mocov2_embed(void *self, hirl_embed_kind_t kind, hirl_var_t *x, hirl_var_t **y_p)
 {
     mocov2_t *m = self;
-    hirl_forward_t fw = forward_context(m, false);
+    hirl_forward_t fw = forward_context(m, NULL);
     hirl_tape_begin_no_grad(m->ctx.tape);
     hirl_status_t status = kind == HIRL_EMBED_FEATURE ? hirl_resnet_forward(m->query.backbone, &fw, x, y_p)
                                                       : encode(m, &m->key, &fw, x, y_p);

@@ -30,8 +30,16 @@ static int64_t line_step(const char *line)
     return at ? strtoll(at + 8, NULL, 10) : -1;
 }
 
-// Rewrites the file without whole lines beyond `first_step` and without a cut-off last line.
-static hirl_status_t keep_lines(const char *path, int64_t first_step)
+// Lines up to the step that the run starts from. A run that was done evaluates its last step once more: the line of that goes.
+static bool is_kept(const char *line, int64_t first_step, int64_t n_steps)
+{
+    int64_t step = line_step(line);
+    bool is_evaluation = strstr(line, "\"samples_seen\": ") == NULL;
+    return step >= 0 && step <= first_step && !(is_evaluation && step >= n_steps);
+}
+
+// Rewrites the file without lines that this run will write, and without a cut-off last line.
+static hirl_status_t keep_lines(const char *path, int64_t first_step, int64_t n_steps)
 {
     hirl_text_t kept = {0};
     char *line = NULL;
@@ -41,7 +49,7 @@ static hirl_status_t keep_lines(const char *path, int64_t first_step)
     FILE *file = fopen(path, "r");
     if (!file) return errno == ENOENT ? HIRL_OK : HIRL_FAIL(HIRL_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
     while (status == HIRL_OK && (size = getline(&line, &capacity, file)) > 0)
-        if (line[size - 1] == '\n' && line_step(line) <= first_step && line_step(line) >= 0) status = hirl_text_append(&kept, "%s", line);
+        if (line[size - 1] == '\n' && is_kept(line, first_step, n_steps)) status = hirl_text_append(&kept, "%s", line);
     fclose(file);
     free(line);
     if (status == HIRL_OK) status = hirl_path_write_whole(path, kept.data ? kept.data : "", kept.size);
@@ -54,7 +62,7 @@ static hirl_status_t open_file(run_log_t *log)
     char path[HIRL_DECK_TEXT_MAX + 32];
     if (hirl_world_rank(log->session->world) != 0) return HIRL_OK;
     HIRL_TRY(hirl_text_format(path, sizeof path, "%s/metrics.jsonl", log->session->run->output));
-    HIRL_TRY(keep_lines(path, log->first_step));
+    HIRL_TRY(keep_lines(path, log->first_step, log->n_steps));
     log->file = fopen(path, "a");
     HIRL_REQUIRE(log->file, HIRL_ERR_IO, "%s: cannot be opened for append: %s", path, strerror(errno));
     return HIRL_OK;

@@ -4,21 +4,27 @@
 
 #include "hirl/train.h"
 
-static hirl_status_t session_open(hirl_session_t *s, int in_channels, int64_t n_samples)
+// Each rank's own part: what fails on one rank alone is agreed on before anything collective begins.
+static hirl_status_t open_backend(hirl_session_t *s)
 {
     const hirl_method_ops_t *ops;
     int threads = (int)(s->run->threads > 0 ? s->run->threads : hirl_world_n_cpus(s->world));
     HIRL_TRY(hirl_method_find(s->run->method, &ops));
     HIRL_TRY(hirl_backend_create(s->run->device, threads, &s->backend));
     HIRL_TRY(hirl_tape_create(s->backend, s->world, &s->tape));
-    HIRL_TRY(hirl_views_resolve(s->views, ops->min_views, s->view, &s->n_views));
-    if (in_channels <= 0) {
-        HIRL_REQUIRE(s->data->train[0], HIRL_ERR_DECK, "data%%train: shards of the training set are needed");
-        HIRL_TRY(hirl_shard_set_open(s->world, s->data->train, s->data, &s->train));
-        if (s->data->val[0]) HIRL_TRY(hirl_shard_set_open(s->world, s->data->val, s->data, &s->val));
-        in_channels = hirl_shard_set_channels(s->train);
-        n_samples = hirl_shard_set_n_samples(s->train);
-    }
+    return hirl_views_resolve(s->views, ops->min_views, s->view, &s->n_views);
+}
+
+// Collective; all ranks get the same outcome.
+static hirl_status_t open_data(hirl_session_t *s)
+{
+    HIRL_REQUIRE(s->data->train[0], HIRL_ERR_DECK, "data%%train: shards of the training set are needed");
+    HIRL_TRY(hirl_shard_set_open(s->world, s->data->train, s->data, &s->train));
+    return s->data->val[0] ? hirl_shard_set_open(s->world, s->data->val, s->data, &s->val) : HIRL_OK;
+}
+
+static hirl_status_t open_method(hirl_session_t *s, int in_channels, int64_t n_samples)
+{
     int64_t parts = hirl_world_size(s->world) * s->optim->accumulate;
     HIRL_REQUIRE(s->optim->batch % parts == 0, HIRL_ERR_DECK,
                  "optim%%batch = %lld: must be a multiple of ranks x optim%%accumulate = %d x %lld = %lld", (long long)s->optim->batch,
@@ -39,6 +45,17 @@ static hirl_status_t session_open(hirl_session_t *s, int in_channels, int64_t n_
     return hirl_optimizer_create(s->optim, s->backend, s->registry, s->n_trainable, &s->optimizer);
 }
 
+static hirl_status_t session_open(hirl_session_t *s, int in_channels, int64_t n_samples)
+{
+    HIRL_TRY(hirl_par_agree(s->world, open_backend(s)));
+    if (in_channels <= 0) {
+        HIRL_TRY(open_data(s));
+        in_channels = hirl_shard_set_channels(s->train);
+        n_samples = hirl_shard_set_n_samples(s->train);
+    }
+    return hirl_par_agree(s->world, open_method(s, in_channels, n_samples));
+}
+
 hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, int in_channels, int64_t n_samples,
                                   hirl_session_t **session_p)
 {
@@ -53,7 +70,7 @@ hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, 
     s->schedule = hirl_deck_group_view(deck, "schedule");
     s->ckpt = hirl_deck_group_view(deck, "checkpoint");
     s->knn = hirl_deck_group_view(deck, "knn");
-    hirl_status_t status = hirl_par_agree(world, session_open(s, in_channels, n_samples));
+    hirl_status_t status = session_open(s, in_channels, n_samples);
     if (status != HIRL_OK) {
         hirl_session_destroy(&s);
         return status;

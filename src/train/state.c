@@ -269,7 +269,25 @@ static hirl_status_t open_on_root(const hirl_session_t *s, hirl_ckpt_t **ckpt_p)
     return hirl_ckpt_open_newest(folder, ckpt_p);
 }
 
-hirl_status_t hirl_session_restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p)
+// Checkpoints beyond where this run starts are of another one: the next restart would take them for this run's, and `keep` would count them.
+static hirl_status_t check_later_on_root(const hirl_session_t *s, int64_t step)
+{
+    char folder[HIRL_DECK_TEXT_MAX + 16];
+    hirl_ckpt_t *ckpt = NULL;
+    hirl_status_t status = HIRL_OK;
+    if (hirl_world_rank(s->world) != 0 || strcmp(s->ckpt->restart, "auto") == 0) return HIRL_OK;
+    HIRL_TRY(checkpoint_folder(s, folder));
+    HIRL_TRY(hirl_ckpt_open_newest(folder, &ckpt));
+    if (ckpt && hirl_ckpt_meta_view(ckpt)->step > step)
+        status = HIRL_FAIL(HIRL_ERR_MISMATCH,
+                           "%s: written by another run, beyond step %lld where checkpoint%%restart = '%s' lets this one start. Use another "
+                           "run%%output, or remove that folder's checkpoints",
+                           hirl_ckpt_path_view(ckpt), (long long)step, s->ckpt->restart);
+    hirl_ckpt_close(&ckpt);
+    return status;
+}
+
+static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p)
 {
     hirl_ckpt_t *ckpt = NULL;
     *is_restarted_p = false;
@@ -286,4 +304,10 @@ hirl_status_t hirl_session_restart(hirl_session_t *s, hirl_progress_t *progress_
     }
     hirl_ckpt_close(&ckpt);
     return status;
+}
+
+hirl_status_t hirl_session_restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p)
+{
+    HIRL_TRY(restart(s, progress_p, is_restarted_p));
+    return hirl_par_agree(s->world, check_later_on_root(s, progress_p->step));
 }

@@ -85,7 +85,7 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
 // All ranks stop together, whichever of them caught a signal.
 static hirl_status_t agree_signal(trainer_t *t, bool *is_caught_p)
 {
-    int32_t caught = signals_caught();
+    int32_t caught = hirl_signal_caught();
     HIRL_TRY(hirl_par_all_reduce(t->s->world, &caught, 1, HIRL_PAR_I32, HIRL_PAR_MAX));
     *is_caught_p = caught != 0;
     if (caught)
@@ -154,6 +154,25 @@ static void describe(const trainer_t *t)
                   (long long)s->optim->accumulate, t->lr, s->optim->lr, s->optim->lr_rule);
 }
 
+static hirl_status_t write_deck(const hirl_session_t *s, const char *name, bool is_full)
+{
+    char path[HIRL_DECK_TEXT_MAX + 32];
+    hirl_text_t text = {0};
+    HIRL_TRY(hirl_text_format(path, sizeof path, "%s/%s", s->run->output, name));
+    hirl_status_t status = hirl_deck_write_text(s->deck, is_full, &text);
+    if (status == HIRL_OK) status = hirl_path_write_whole(path, text.data ? text.data : "", text.size);
+    hirl_text_reset(&text);
+    return status;
+}
+
+// Only once the restart is accepted: a run that another deck was tried on keeps its own.
+static hirl_status_t write_decks(const hirl_session_t *s)
+{
+    if (hirl_world_rank(s->world) != 0) return HIRL_OK;
+    HIRL_TRY(write_deck(s, "deck.full.nml", true));
+    return write_deck(s, "deck.short.nml", false);
+}
+
 static hirl_status_t start(trainer_t *t)
 {
     hirl_session_t *s = t->s;
@@ -168,6 +187,7 @@ static hirl_status_t start(trainer_t *t)
                  "run%%output, or checkpoint%%restart = 'none' with checkpoint%%init_from",
                  (long long)t->at.step, (long long)t->at.epoch, (long long)t->at.batch, (long long)t->n_batches);
     t->saved_step = is_restarted ? t->at.step : -1;
+    HIRL_TRY(hirl_par_agree(s->world, write_decks(s)));
     HIRL_TRY(hirl_reducer_create(s->world, s->tape, s->optim->bucket_mib, s->registry, s->n_trainable, &t->reducer));
     return run_log_create(s, t->at.step, t->n_steps, &t->log);
 }
@@ -205,7 +225,7 @@ hirl_status_t hirl_train_run(hirl_session_t *session, hirl_train_result_t *resul
     trainer_t t = {.s = session};
     double begin = hirl_time_now();
     hirl_status_t status = HIRL_OK;
-    HIRL_TRY(signals_begin());
+    HIRL_TRY(hirl_signal_begin());
     HIRL_TRY_GOTO(start(&t), status, done);
     HIRL_TRY_GOTO(run(&t), status, done);
     t.result.progress = t.at;
@@ -217,6 +237,6 @@ done:
     run_log_destroy(&t.log);
     hirl_reducer_destroy(&t.reducer);
     hirl_loader_destroy(&t.loader);
-    signals_end();
+    hirl_signal_end();
     return status;
 }

@@ -1,5 +1,5 @@
 /// @file train_impl.h
-/// The run's log and the signal flag, for src/train alone.
+/// The run's log, for src/train alone.
 #ifndef HIRL_TRAIN_IMPL_H
 #define HIRL_TRAIN_IMPL_H
 
@@ -21,11 +21,5 @@ hirl_status_t run_log_knn(run_log_t *log, const hirl_progress_t *progress, doubl
 /// The mean loss of the last interval logged, and total times.
 double run_log_last_loss(const run_log_t *log);
 step_times_t run_log_total_times(const run_log_t *log);
-
-/// Begins to catch SIGTERM, SIGUSR1 and SIGINT; a second SIGINT ends the program as usual.
-hirl_status_t signals_begin(void);
-void signals_end(void);
-/// The signal caught, 0 if none.
-int signals_caught(void);
 
 #endif

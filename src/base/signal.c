@@ -1,9 +1,9 @@
 // Signals that ask for a checkpoint and an orderly end. The handler only sets a flag; all ranks agree on it at the next step.
 
+#include "hirl/base.h"
+
 #include <signal.h>
 #include <string.h>
-
-#include "train_impl.h"
 
 static volatile sig_atomic_t caught;
 static const int watched[] = {SIGTERM, SIGUSR1, SIGINT};
@@ -19,7 +19,7 @@ static void on_signal(int number)
     caught = number;
 }
 
-hirl_status_t signals_begin(void)
+hirl_status_t hirl_signal_begin(void)
 {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -31,9 +31,9 @@ hirl_status_t signals_begin(void)
     return HIRL_OK;
 }
 
-void signals_end(void)
+void hirl_signal_end(void)
 {
     for (int i = 0; i < N_WATCHED; ++i) sigaction(watched[i], &previous[i], NULL);
 }
 
-int signals_caught(void) { return caught; }
+int hirl_signal_caught(void) { return caught; }
