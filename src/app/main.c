@@ -173,6 +173,25 @@ static hirl_log_level_t log_level(const char *name)
     return HIRL_LOG_INFO;
 }
 
+// Ranks that do different things wait for each other forever: a deck that changed while the ranks started, or one copy of several.
+static hirl_status_t check_alike(hirl_world_t *world, const hirl_deck_t *deck)
+{
+    hirl_text_t text = {0};
+    int64_t mine = 0, *all = NULL;
+    int size = hirl_world_size(world), other = 0;
+    hirl_status_t status = hirl_deck_write_values(deck, &text);
+    if (status == HIRL_OK) mine = (int64_t)hirl_hash64(text.data ? text.data : "", text.size);
+    hirl_text_reset(&text);
+    if (status == HIRL_OK) status = HIRL_ALLOC(HIRL_MEM_GENERAL, size, &all);
+    HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);
+    HIRL_TRY_GOTO(hirl_par_all_gather(world, &mine, 1, HIRL_PAR_I64, all), status, done);
+    while (other < size && all[other] == all[0]) ++other;
+    if (other < size) status = HIRL_FAIL(HIRL_ERR_DECK, "rank %d read another deck than rank 0: all ranks need the same values", other);
+done:
+    hirl_mem_free(all);
+    return status;
+}
+
 static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int *exit_code_p)
 {
     hirl_deck_t *deck = NULL;
@@ -180,6 +199,7 @@ static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int 
     hirl_status_t status = read_deck(n_args, args, &deck);
     if (status == HIRL_OK) status = find_task(deck, &task);
     status = hirl_par_agree(world, status);
+    if (status == HIRL_OK) status = check_alike(world, deck);
     if (status == HIRL_OK) {
         const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
         hirl_log_setup(log_level(run->log_level), hirl_world_rank(world));
@@ -189,19 +209,15 @@ static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int 
     return status;
 }
 
-static void print_failure(int rank, int size)
-{
-    if (size > 1) hirl_log_rank(HIRL_LOG_ERROR, "%s (rank %d, %s)", hirl_error_text_view(), rank, hirl_error_place_view());
-    else hirl_log_rank(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
-}
-
 // A failure that all ranks share is printed once and ends in an orderly exit; a rank's own failure ends the job.
 static int finish_failed(hirl_world_t *world)
 {
-    int rank = hirl_world_rank(world), size = hirl_world_size(world);
-    bool is_shared = hirl_par_all_arrive(world, 2.0);
-    if (!is_shared || rank == 0) print_failure(rank, size);
-    if (!is_shared) hirl_world_abort(world, APP_EXIT_FAILURE);
+    if (hirl_par_all_arrive(world, 2.0)) {
+        hirl_log_root(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
+        return APP_EXIT_FAILURE;
+    }
+    hirl_log_rank(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
+    hirl_world_abort(world, APP_EXIT_FAILURE);
     return APP_EXIT_FAILURE;
 }
 

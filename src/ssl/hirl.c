@@ -249,9 +249,10 @@ static hirl_status_t hirl_forward(void *self, const hirl_step_t *step, hirl_term
     hirl_var_t *u[HIRL_MAX_LEVELS] = {NULL}, *loss = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY(h->inner.ops->forward(h->inner.self, step, terms));
-    if (!h->hierarchy) return HIRL_OK;
+    // looked for from the first step on, not only when the warm-up is over
     hirl_var_t *e = hirl_terms_find_embedding(terms, h->cfg.train_emb);
     HIRL_REQUIRE(e, HIRL_ERR_DECK, "hirl%%train_emb = '%s': method %s has no such embedding", h->cfg.train_emb, h->inner.ops->name);
+    if (!h->hierarchy) return HIRL_OK;
     HIRL_TRY_GOTO(paths_create(h, step, &positive, &negative), status, done);
     for (int l = 0; l < h->n_levels; ++l) HIRL_TRY_GOTO(level_similarity(h, step, l, e, &u[l]), status, done);
     HIRL_TRY_GOTO(hirl_tape_path_loss(h->ctx.tape, h->n_levels, u, &positive, &negative, &loss, NULL), status, done);

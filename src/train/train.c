@@ -173,10 +173,21 @@ static hirl_status_t write_decks(const hirl_session_t *s)
     return write_deck(s, "deck.short.nml", false);
 }
 
+// What the evaluation would refuse is refused before the training.
+static hirl_status_t check_knn(const hirl_session_t *s)
+{
+    int64_t n = hirl_shard_set_n_samples(s->train);
+    for (int i = 0; s->val && i < s->knn->n_k; ++i)
+        HIRL_REQUIRE(s->knn->k[i] <= n, HIRL_ERR_DECK, "knn%%k(%d) = %lld: the training set has only %lld samples", i + 1, (long long)s->knn->k[i],
+                     (long long)n);
+    return HIRL_OK;
+}
+
 static hirl_status_t start(trainer_t *t)
 {
     hirl_session_t *s = t->s;
     bool is_restarted = false;
+    HIRL_TRY(check_knn(s));
     HIRL_TRY(hirl_par_agree(s->world, open_loader(t)));
     t->lr = hirl_optim_scaled_lr(s->optim);
     describe(t);
