@@ -37,7 +37,7 @@ typedef struct hirl_knn_result {
 hirl_status_t hirl_eval_knn(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *bank, const hirl_shard_set_t *query, const hirl_knn_cfg_t *cfg,
                             hirl_knn_result_t *result_p);
 
-/// The same on raw pixels (evaluation transform, flattened).
+/// The same on raw pixels: evaluation transform, scaled to [0, 1], not normalised, flattened.
 hirl_status_t hirl_eval_knn_pixels(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *bank, const hirl_shard_set_t *query,
                                    const hirl_knn_cfg_t *cfg, hirl_knn_result_t *result_p);
 
