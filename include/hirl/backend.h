@@ -38,34 +38,47 @@ const char *const *hirl_backend_names(int *n_p);
 // ---------------------------------------------------------------------------------------------- moving data
 
 /// Plain tensor of the backend's memory, not cleared.
-hirl_status_t hirl_backend_tensor(hirl_backend_t *be, hirl_shape_t shape, hirl_dtype_t dtype, hirl_tensor_t *tensor_p);
+hirl_status_t hirl_backend_tensor(hirl_backend_t *be, hirl_shape_t shape, hirl_dtype_t dtype,
+                                  hirl_tensor_t *tensor_p);
 /// Host to backend and back, same dtype, plain, hirl_tensor_count elements.
-hirl_status_t hirl_backend_upload(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
+hirl_status_t hirl_backend_upload(hirl_backend_t *be, const void *host,
+                                  const hirl_tensor_t *tensor);
 hirl_status_t hirl_backend_download(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);
 /// Waits until everything asked so far is done.
 hirl_status_t hirl_backend_synchronize(hirl_backend_t *be);
 
 /// Plain copy of `x` with dtype `dtype` (f32, bf16): layout and dtype conversion.
-hirl_status_t hirl_op_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype, hirl_tensor_t *y);
+hirl_status_t hirl_op_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                               hirl_tensor_t *y);
 /// dtype conversion that keeps the layout.
-hirl_status_t hirl_op_cast(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype, hirl_tensor_t *y);
+hirl_status_t hirl_op_cast(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                           hirl_tensor_t *y);
 /// x in the layout of `like` (same shape and dtype as x).
-hirl_status_t hirl_op_to_layout_of(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *like, hirl_tensor_t *y);
+hirl_status_t hirl_op_to_layout_of(hirl_backend_t *be, const hirl_tensor_t *x,
+                                   const hirl_tensor_t *like, hirl_tensor_t *y);
 /// x in the opaque layout that the backend's convolutions prefer for this shape (a plain copy where there is none); used by layout tests.
 hirl_status_t hirl_op_to_blocked(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y);
 /// x[:] = value; plain or opaque.
 hirl_status_t hirl_op_fill(hirl_backend_t *be, float value, hirl_tensor_t *x);
 /// y = a x + b y in place; same shape; f32/bf16 (bf16 y with arithmetic in f32); layouts may differ; x may be y. b = 0 overwrites y, whatever it held (NaN too).
-hirl_status_t hirl_op_axpby(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b, hirl_tensor_t *y);
+hirl_status_t hirl_op_axpby(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b,
+                            hirl_tensor_t *y);
 /// y = x1 + x2 / y = x1 * x2 (same shapes).
-hirl_status_t hirl_op_add(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y);
-hirl_status_t hirl_op_mul(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y);
+hirl_status_t hirl_op_add(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                          hirl_tensor_t *y);
+hirl_status_t hirl_op_mul(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                          hirl_tensor_t *y);
 /// Rows index[0..n) of x [R, ...] -> y [n, ...]; f32. Backward: dx[index[i]] += dy[i] in order of i (deterministic); dx is cleared first unless accumulate.
-hirl_status_t hirl_op_gather_rows(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *index, hirl_tensor_t *y);
-hirl_status_t hirl_op_gather_rows_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *index, bool accumulate, hirl_tensor_t *dx);
+hirl_status_t hirl_op_gather_rows(hirl_backend_t *be, const hirl_tensor_t *x,
+                                  const hirl_tensor_t *index, hirl_tensor_t *y);
+hirl_status_t hirl_op_gather_rows_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                           const hirl_tensor_t *index, bool accumulate,
+                                           hirl_tensor_t *dx);
 /// [x1 | x2] along the last axis of matrices; f32. split: the inverse (outputs may be NULL).
-hirl_status_t hirl_op_concat_columns(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y);
-hirl_status_t hirl_op_split_columns(hirl_backend_t *be, const hirl_tensor_t *y, int64_t n_first, hirl_tensor_t *x1, hirl_tensor_t *x2);
+hirl_status_t hirl_op_concat_columns(hirl_backend_t *be, const hirl_tensor_t *x1,
+                                     const hirl_tensor_t *x2, hirl_tensor_t *y);
+hirl_status_t hirl_op_split_columns(hirl_backend_t *be, const hirl_tensor_t *y, int64_t n_first,
+                                    hirl_tensor_t *x1, hirl_tensor_t *x2);
 
 // ---------------------------------------------------------------------------------------------- convolution, pooling
 
@@ -74,108 +87,155 @@ typedef struct hirl_conv_param {
 } hirl_conv_param_t;
 
 /// y = conv(x, w) (+ bias [O], may be NULL).
-hirl_status_t hirl_op_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x, const hirl_tensor_t *w,
-                             const hirl_tensor_t *bias, hirl_tensor_t *y);
+hirl_status_t hirl_op_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x,
+                             const hirl_tensor_t *w, const hirl_tensor_t *bias, hirl_tensor_t *y);
 /// dx [x_shape] from dy and w; dtype of dy.
-hirl_status_t hirl_op_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *dy, const hirl_tensor_t *w,
+hirl_status_t hirl_op_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                           const hirl_tensor_t *dy, const hirl_tensor_t *w,
                                            const hirl_shape_t *x_shape, hirl_tensor_t *dx);
 /// dw (f32, plain, given), dbias (f32 [O], may be NULL).
-hirl_status_t hirl_op_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x, const hirl_tensor_t *dy,
-                                              bool accumulate, hirl_tensor_t *dw, hirl_tensor_t *dbias);
+hirl_status_t hirl_op_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                              const hirl_tensor_t *x, const hirl_tensor_t *dy,
+                                              bool accumulate, hirl_tensor_t *dw,
+                                              hirl_tensor_t *dbias);
 
 typedef struct hirl_pool_param {
     int kernel, stride, pad;
 } hirl_pool_param_t;
 /// Max pooling (padding never wins). `workspace` (allocated by the forward, opaque) says which element won; NULL when no backward follows.
-hirl_status_t hirl_op_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *workspace);
-hirl_status_t hirl_op_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
+hirl_status_t hirl_op_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p,
+                               const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *workspace);
+hirl_status_t hirl_op_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t *p,
+                                        const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
                                         const hirl_shape_t *x_shape, hirl_tensor_t *dx);
 /// Mean over H and W: x [N, H, W, C] -> y [N, C], f32 plain. Backward: dx has layout, shape and dtype of `like` (the forward's x).
 hirl_status_t hirl_op_global_avg_pool(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y);
-hirl_status_t hirl_op_global_avg_pool_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *like, hirl_tensor_t *dx);
+hirl_status_t hirl_op_global_avg_pool_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                               const hirl_tensor_t *like, hirl_tensor_t *dx);
 
 // ---------------------------------------------------------------------------------------------- batch norm
 // x is [N, H, W, C] or [N, C]; groups are N / n_groups consecutive samples each. Statistics are f32 [n_groups, C].
 // Communication between ranks (SyncBN) happens between the calls, in the caller.
 
 /// mean and biased variance of each group and channel (no cancellation: shifted or two-pass sums).
-hirl_status_t hirl_op_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups, hirl_tensor_t *mean, hirl_tensor_t *var);
+hirl_status_t hirl_op_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                               hirl_tensor_t *mean, hirl_tensor_t *var);
 /// y = act( (x - mean) / sqrt(var + eps) * gamma + beta (+ residual) ); gamma, beta [C] may be NULL (no affine); residual may be NULL, same shape as x; relu or not.
 /// With n_groups 1 and running statistics this is inference.
-hirl_status_t hirl_op_bn_apply(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups, const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
-                               const hirl_tensor_t *gamma, const hirl_tensor_t *beta, const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y);
+hirl_status_t hirl_op_bn_apply(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                               const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                               const hirl_tensor_t *gamma, const hirl_tensor_t *beta,
+                               const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y);
 /// With dz = dy where y > 0 (or dy without relu; y may then be NULL): sum_dz and sum_dz_xhat [n_groups, C], xhat = (x - mean) / sqrt(var + eps).
-hirl_status_t hirl_op_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
-                                       const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps, hirl_tensor_t *sum_dz, hirl_tensor_t *sum_dz_xhat);
+hirl_status_t hirl_op_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                       const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                       int64_t n_groups, const hirl_tensor_t *mean,
+                                       const hirl_tensor_t *var, float eps, hirl_tensor_t *sum_dz,
+                                       hirl_tensor_t *sum_dz_xhat);
 /// dx = gamma / sqrt(var + eps) * ( dz - mean_dz - xhat * mean_dz_xhat ), where mean_* [n_groups, C] are the sums divided by the samples x pixels of the (global) group;
 /// both NULL: statistics were constants (inference). dresidual = dz (NULL if there was no residual). dx may be "in place" of dy: pass dx = dy's tensor with same layout.
-hirl_status_t hirl_op_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
-                                        const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps, const hirl_tensor_t *gamma,
-                                        const hirl_tensor_t *mean_dz, const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx, hirl_tensor_t *dresidual);
+hirl_status_t hirl_op_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                        const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                        int64_t n_groups, const hirl_tensor_t *mean,
+                                        const hirl_tensor_t *var, float eps,
+                                        const hirl_tensor_t *gamma, const hirl_tensor_t *mean_dz,
+                                        const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx,
+                                        hirl_tensor_t *dresidual);
 
 // ---------------------------------------------------------------------------------------------- matrices, activations
 
-typedef enum hirl_act { HIRL_ACT_NONE, HIRL_ACT_RELU, HIRL_ACT_GELU } hirl_act_t; // GELU: exact (erf)
+typedef enum hirl_act {
+    HIRL_ACT_NONE,
+    HIRL_ACT_RELU,
+    HIRL_ACT_GELU
+} hirl_act_t; // GELU: exact (erf)
 
 /// c = alpha op(a) op(b) + beta c; op is transposition when asked. a, b f32 or both bf16; c f32 when given or when a is f32, else bf16.
-hirl_status_t hirl_op_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha, const hirl_tensor_t *a, const hirl_tensor_t *b, float beta, hirl_tensor_t *c);
+hirl_status_t hirl_op_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
+                           const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
+                           hirl_tensor_t *c);
 /// y [N, O] = act( x [N, I] w [O, I]^T + bias [O] ); w f32 (cast inside for bf16 x); `pre` (may be NULL) receives the value before a GELU, for the backward.
-hirl_status_t hirl_op_linear(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w, const hirl_tensor_t *bias, hirl_act_t act,
-                             hirl_tensor_t *y, hirl_tensor_t *pre);
+hirl_status_t hirl_op_linear(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w,
+                             const hirl_tensor_t *bias, hirl_act_t act, hirl_tensor_t *y,
+                             hirl_tensor_t *pre);
 /// dx = dy w; dw (+)= dy^T x; dbias (+)= column sums of dy. dx, dw, dbias may be NULL.
-hirl_status_t hirl_op_linear_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *x, const hirl_tensor_t *w, bool accumulate,
-                                      hirl_tensor_t *dx, hirl_tensor_t *dw, hirl_tensor_t *dbias);
+hirl_status_t hirl_op_linear_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                      const hirl_tensor_t *x, const hirl_tensor_t *w,
+                                      bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dw,
+                                      hirl_tensor_t *dbias);
 /// Elementwise activation; backward takes y for RELU and x for GELU in `saved`.
-hirl_status_t hirl_op_act(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *x, hirl_tensor_t *y);
-hirl_status_t hirl_op_act_backward(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *saved, const hirl_tensor_t *dy, hirl_tensor_t *dx);
+hirl_status_t hirl_op_act(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *x,
+                          hirl_tensor_t *y);
+hirl_status_t hirl_op_act_backward(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *saved,
+                                   const hirl_tensor_t *dy, hirl_tensor_t *dx);
 
 /// y = x / max(|x|_2, 1e-12) per row; norm [N] receives max(|x|_2, 1e-12). f32.
-hirl_status_t hirl_op_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *norm);
+hirl_status_t hirl_op_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y,
+                                   hirl_tensor_t *norm);
 /// dx = (dy - y <y, dy>) / norm; where the norm was clamped: dy / 1e-12.
-hirl_status_t hirl_op_l2_normalize_backward(hirl_backend_t *be, const hirl_tensor_t *y, const hirl_tensor_t *norm, const hirl_tensor_t *dy, hirl_tensor_t *dx);
+hirl_status_t hirl_op_l2_normalize_backward(hirl_backend_t *be, const hirl_tensor_t *y,
+                                            const hirl_tensor_t *norm, const hirl_tensor_t *dy,
+                                            hirl_tensor_t *dx);
 /// y [N] = <x1_n, x2_n>; f32.
-hirl_status_t hirl_op_row_dot(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y);
+hirl_status_t hirl_op_row_dot(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                              hirl_tensor_t *y);
 /// y [N, D] = s [N] * x [N, D] (+ y when accumulate).
-hirl_status_t hirl_op_row_scale(hirl_backend_t *be, const hirl_tensor_t *s, const hirl_tensor_t *x, bool accumulate, hirl_tensor_t *y);
+hirl_status_t hirl_op_row_scale(hirl_backend_t *be, const hirl_tensor_t *s, const hirl_tensor_t *x,
+                                bool accumulate, hirl_tensor_t *y);
 
 /// Layer norm over the last axis of x [R, C], biased variance; mean and rstd [R] are kept for the backward; gamma, beta [C].
-hirl_status_t hirl_op_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *gamma, const hirl_tensor_t *beta, float eps,
+hirl_status_t hirl_op_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x,
+                                 const hirl_tensor_t *gamma, const hirl_tensor_t *beta, float eps,
                                  hirl_tensor_t *y, hirl_tensor_t *mean, hirl_tensor_t *rstd);
-hirl_status_t hirl_op_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *x, const hirl_tensor_t *gamma,
-                                          const hirl_tensor_t *mean, const hirl_tensor_t *rstd, bool accumulate, hirl_tensor_t *dx,
-                                          hirl_tensor_t *dgamma, hirl_tensor_t *dbeta);
+hirl_status_t hirl_op_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                          const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                                          const hirl_tensor_t *mean, const hirl_tensor_t *rstd,
+                                          bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dgamma,
+                                          hirl_tensor_t *dbeta);
 /// Row-wise softmax of scale * x, f32.
-hirl_status_t hirl_op_softmax(hirl_backend_t *be, const hirl_tensor_t *x, float scale, hirl_tensor_t *y);
-hirl_status_t hirl_op_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *y, const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
+hirl_status_t hirl_op_softmax(hirl_backend_t *be, const hirl_tensor_t *x, float scale,
+                              hirl_tensor_t *y);
+hirl_status_t hirl_op_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *y,
+                                       const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
 
 // ---------------------------------------------------------------------------------------------- losses
 
 /// Cross entropy of softmax(scale * logits [N, K]) against target i32 [N]: loss [1] = mean over rows; lse [N] (of scaled logits) is kept;
 /// correct [1], may be NULL: fraction of rows whose largest logit is the target's (ties count as wrong).
-hirl_status_t hirl_op_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale, const hirl_tensor_t *target, hirl_tensor_t *loss,
+hirl_status_t hirl_op_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
+                                    const hirl_tensor_t *target, hirl_tensor_t *loss,
                                     hirl_tensor_t *lse, hirl_tensor_t *correct);
 /// dlogits = dloss[0] * scale / N * (softmax - onehot); dloss f32 [1].
-hirl_status_t hirl_op_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t *logits, float scale, const hirl_tensor_t *target,
-                                             const hirl_tensor_t *lse, const hirl_tensor_t *dloss, hirl_tensor_t *dlogits);
+hirl_status_t hirl_op_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t *logits,
+                                             float scale, const hirl_tensor_t *target,
+                                             const hirl_tensor_t *lse, const hirl_tensor_t *dloss,
+                                             hirl_tensor_t *dlogits);
 
 enum { HIRL_PATH_MAX_LEVELS = 8 };
 /// Semantic path discrimination loss (HIRL, Xu et al. 2022, eq. 3-5). similarity[l] f32 [B, K_l] = <s_l[n], C_l[k]>; positive i32 [B, L]; negative i32 [B, M, L].
 /// P = prod_l (1 + u_l) / 2; a negative path that equals the positive one is left out; loss [1] = mean_n (-log(P+ + 1e-6) + mean over kept negatives of -log(1 - P- + 1e-6)) / 2.
 /// terms [2], may be NULL: the positive and the negative half before the factor 1/2.
-hirl_status_t hirl_op_path_loss(hirl_backend_t *be, int n_levels, const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
-                                const hirl_tensor_t *negative, hirl_tensor_t *loss, hirl_tensor_t *terms);
+hirl_status_t hirl_op_path_loss(hirl_backend_t *be, int n_levels,
+                                const hirl_tensor_t *const *similarity,
+                                const hirl_tensor_t *positive, const hirl_tensor_t *negative,
+                                hirl_tensor_t *loss, hirl_tensor_t *terms);
 /// dsimilarity[l] (each {0} or given) = dloss[0] * d loss / d similarity[l].
-hirl_status_t hirl_op_path_loss_backward(hirl_backend_t *be, int n_levels, const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
-                                         const hirl_tensor_t *negative, const hirl_tensor_t *dloss, hirl_tensor_t *const *dsimilarity);
+hirl_status_t hirl_op_path_loss_backward(hirl_backend_t *be, int n_levels,
+                                         const hirl_tensor_t *const *similarity,
+                                         const hirl_tensor_t *positive,
+                                         const hirl_tensor_t *negative, const hirl_tensor_t *dloss,
+                                         hirl_tensor_t *const *dsimilarity);
 
 // ---------------------------------------------------------------------------------------------- parameter updates (f32 slabs, in place)
 
 /// p, g, v are equally long plain slabs. SGD (PyTorch's): g' = g + wd p; v = mu v + g'; p -= lr (nesterov ? g' + mu v : v).
-hirl_status_t hirl_op_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay, bool is_nesterov, const hirl_tensor_t *g,
-                          hirl_tensor_t *v, hirl_tensor_t *p);
+hirl_status_t hirl_op_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay,
+                          bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
+                          hirl_tensor_t *p);
 /// AdamW (Loshchilov and Hutter 2019, PyTorch's): p -= lr wd p; m, v; bias correction for `step` (1-based); p -= lr mhat / (sqrt(vhat) + eps).
-hirl_status_t hirl_op_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps, float weight_decay, int64_t step,
-                            const hirl_tensor_t *g, hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
+hirl_status_t hirl_op_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
+                            float weight_decay, int64_t step, const hirl_tensor_t *g,
+                            hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
 /// y = m y + (1 - m) x.
 hirl_status_t hirl_op_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
 /// Sum of squares in double (fixed order), to the host.

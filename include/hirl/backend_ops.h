@@ -32,10 +32,10 @@ extern "C" {
 
 typedef struct hirl_backend_ops hirl_backend_ops_t;
 
-/// The head of every layout record; a backend embeds it as the first member of its own. `owner` tells foreign layouts apart.
+/// The head of every layout record; a backend embeds it as the first member of its own.
 struct hirl_layout {
-    const hirl_backend_ops_t *owner;
-    char name[48]; // "nChw16c bf16", for messages
+    const void *owner; // the state of the backend that made it, which tells foreign layouts apart
+    char name[48];     // "nChw16c", for messages
 };
 
 struct hirl_backend_ops {

@@ -17,8 +17,8 @@ enum { HIRL_MAX_VIEWS = 16, HIRL_MAX_CHANNELS = 4 };
 
 /// &data: where samples come from and how they are read.
 typedef struct hirl_data_cfg {
-    char train[HIRL_DECK_TEXT_MAX]; // shards of the training split: file, folder or glob
-    char val[HIRL_DECK_TEXT_MAX];   // shards of the evaluation queries; '' if none
+    char train[HIRL_DECK_TEXT_MAX];  // shards of the training split: file, folder or glob
+    char val[HIRL_DECK_TEXT_MAX];    // shards of the evaluation queries; '' if none
     char access[HIRL_DECK_TEXT_MAX]; // 'mmap' | 'pread'
     int64_t n_threads;               // loader threads per rank; 0: as many as CPUs of the rank
     int64_t n_ahead;                 // batches prepared ahead
@@ -35,9 +35,11 @@ extern const hirl_group_t hirl_data_group;
 /// &views: the augmented views of one sample. A list with one item counts for all views.
 /// Order of the operations: random resized crop, colour jitter, grayscale, blur, solarise, flip, normalise.
 typedef struct hirl_views_cfg {
-    int64_t crop_size[HIRL_DECK_LIST_MAX]; // pixels; its length is the number of views (one item: the method's number)
+    int64_t crop_size
+        [HIRL_DECK_LIST_MAX]; // pixels; its length is the number of views (one item: the method's number)
     int n_crop_size;
-    double crop_scale_min[HIRL_DECK_LIST_MAX], crop_scale_max[HIRL_DECK_LIST_MAX]; // share of the area
+    double crop_scale_min[HIRL_DECK_LIST_MAX],
+        crop_scale_max[HIRL_DECK_LIST_MAX]; // share of the area
     int n_crop_scale_min, n_crop_scale_max;
     double crop_ratio[HIRL_DECK_LIST_MAX]; // width / height: min, max
     int n_crop_ratio;
@@ -59,15 +61,17 @@ extern const hirl_group_t hirl_views_group;
 
 /// &pack: how shards are built.
 typedef struct hirl_pack_cfg {
-    char source[HIRL_DECK_TEXT_MAX]; // image folder, or the folder (or files) of an IDX or CIFAR data set
+    char source
+        [HIRL_DECK_TEXT_MAX]; // image folder, or the folder (or files) of an IDX or CIFAR data set
     char format[HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder'
-    char split[HIRL_DECK_TEXT_MAX];  // 'train' | 'val' ... : name of the split; selects the IDX/CIFAR files
+    char split
+        [HIRL_DECK_TEXT_MAX]; // 'train' | 'val' ... : name of the split; selects the IDX/CIFAR files
     char output[HIRL_DECK_TEXT_MAX]; // folder the shards go to
     int64_t shard_mib;               // size of a shard at most
-    int64_t n_holdout;               // samples moved, by a keyed random choice, to a split called 'holdout'
+    int64_t n_holdout; // samples moved, by a keyed random choice, to a split called 'holdout'
     int64_t seed;
-    bool shuffle;                    // shuffled once on disk
-    bool overwrite;                  // replace existing shards of the split
+    bool shuffle;   // shuffled once on disk
+    bool overwrite; // replace existing shards of the split
 } hirl_pack_cfg_t;
 extern const hirl_group_t hirl_pack_group;
 
@@ -75,7 +79,11 @@ extern const hirl_group_t hirl_pack_group;
 
 /// Encoding of one sample. A shard's attribute `encoding` is 'raw', 'jpeg', 'png', or 'mixed': JPEG
 /// and PNG, told apart by their signatures.
-typedef enum hirl_encoding { HIRL_ENCODING_RAW, HIRL_ENCODING_JPEG, HIRL_ENCODING_PNG } hirl_encoding_t;
+typedef enum hirl_encoding {
+    HIRL_ENCODING_RAW,
+    HIRL_ENCODING_JPEG,
+    HIRL_ENCODING_PNG
+} hirl_encoding_t;
 
 /// One sample as stored. `bytes` is valid until the set is closed (mmap) or the next read with the same buffer (pread).
 typedef struct hirl_sample {
@@ -101,7 +109,8 @@ hirl_status_t hirl_data_pack(hirl_world_t *world, const hirl_pack_cfg_t *cfg);
 
 /// Opens every shard matched by `pattern` (file, folder or glob; sorted by name) and checks it: format, version, sizes, offsets, counts.
 /// Collective; all ranks get the same outcome. Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT naming shard, object and expectation.
-hirl_status_t hirl_shard_set_open(hirl_world_t *world, const char *pattern, const hirl_data_cfg_t *cfg, hirl_shard_set_t **set_p);
+hirl_status_t hirl_shard_set_open(hirl_world_t *world, const char *pattern,
+                                  const hirl_data_cfg_t *cfg, hirl_shard_set_t **set_p);
 void hirl_shard_set_close(hirl_shard_set_t **set);
 
 // Not collective, thread-safe:
@@ -120,11 +129,14 @@ int32_t hirl_shard_set_class_parent(const hirl_shard_set_t *set, int row);
 /// naming the first class that differs.
 hirl_status_t hirl_shard_set_check_classes(const hirl_shard_set_t *a, const hirl_shard_set_t *b);
 /// Height and width as stored.
-void hirl_shard_set_image_size(const hirl_shard_set_t *set, int64_t index, int *height_p, int *width_p);
+void hirl_shard_set_image_size(const hirl_shard_set_t *set, int64_t index, int *height_p,
+                               int *width_p);
 /// Reads sample `index` (0 <= index < n_samples). Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT (checksum) naming shard and sample.
-hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hirl_buffer_t *buffer, hirl_sample_t *sample_p);
+hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hirl_buffer_t *buffer,
+                                  hirl_sample_t *sample_p);
 /// "shard.h5 sample 17" for messages; returns buf.
-char *hirl_shard_set_place(const hirl_shard_set_t *set, int64_t index, char buf[HIRL_DECK_TEXT_MAX]);
+char *hirl_shard_set_place(const hirl_shard_set_t *set, int64_t index,
+                           char buf[HIRL_DECK_TEXT_MAX]);
 
 /// Prints what a shard holds (names, types, shapes, attributes, class counts) to `text`. Errors: as open; HIRL_ERR_FORMAT if it is no shard.
 hirl_status_t hirl_shard_describe(const char *path, hirl_text_t *text);
@@ -141,7 +153,8 @@ typedef struct hirl_image {
 
 /// Decodes (or copies) a sample to `channels` (1, 3; 0: as stored) into `buffer`; RGB to grey is PIL's L = (19595 R + 38470 G + 7471 B + 32768) >> 16.
 /// Errors: HIRL_ERR_FORMAT with the decoder's own text.
-hirl_status_t hirl_image_decode(const hirl_sample_t *sample, int channels, hirl_buffer_t *buffer, hirl_image_t *image_p);
+hirl_status_t hirl_image_decode(const hirl_sample_t *sample, int channels, hirl_buffer_t *buffer,
+                                hirl_image_t *image_p);
 
 /// One view's distribution (a row of &views resolved for that view).
 typedef struct hirl_view_spec {
@@ -154,7 +167,8 @@ typedef struct hirl_view_spec {
 
 /// Resolves &views into `n_views` specs (the method's number when crop_size has one item, else its length, which must be >= min_views).
 /// Errors: HIRL_ERR_DECK naming the list whose length does not fit.
-hirl_status_t hirl_views_resolve(const hirl_views_cfg_t *cfg, int min_views, hirl_view_spec_t specs[HIRL_MAX_VIEWS], int *n_views_p);
+hirl_status_t hirl_views_resolve(const hirl_views_cfg_t *cfg, int min_views,
+                                 hirl_view_spec_t specs[HIRL_MAX_VIEWS], int *n_views_p);
 
 /// Scratch space of one thread for augmentation.
 typedef struct hirl_augment hirl_augment_t;
@@ -163,22 +177,26 @@ void hirl_augment_destroy(hirl_augment_t **augment);
 
 /// Makes one view of a decoded image with torchvision's PIL semantics, drawing from `rng`; writes normalised f32 [size, size, channels].
 /// `mean`, `std` have one item per channel.
-hirl_status_t hirl_augment_view(hirl_augment_t *augment, const hirl_image_t *image, const hirl_view_spec_t *spec,
-                                hirl_rng_t *rng, const float *mean, const float *std, float *out);
+hirl_status_t hirl_augment_view(hirl_augment_t *augment, const hirl_image_t *image,
+                                const hirl_view_spec_t *spec, hirl_rng_t *rng, const float *mean,
+                                const float *std, float *out);
 
 /// Evaluation transform: resize the shorter side to `resize` (0: keep), centre crop `crop` x `crop` (0: keep), normalise.
-hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *image, int resize, int crop, bool is_bicubic,
-                                const float *mean, const float *std, float *out);
+hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *image, int resize,
+                                int crop, bool is_bicubic, const float *mean, const float *std,
+                                float *out);
 
 /// Single operations, in place or into `out`, for tests against Pillow; u8 [H, W, C], C = 1 or 3. See augment.c for the rounding rules.
-hirl_status_t hirl_image_resize_crop(hirl_augment_t *augment, const hirl_image_t *image, int top, int left, int height, int width,
-                                     int out_height, int out_width, bool is_bicubic, uint8_t *out);
+hirl_status_t hirl_image_resize_crop(hirl_augment_t *augment, const hirl_image_t *image, int top,
+                                     int left, int height, int width, int out_height, int out_width,
+                                     bool is_bicubic, uint8_t *out);
 void hirl_image_brightness(hirl_image_t *image, double factor);
 void hirl_image_contrast(hirl_image_t *image, double factor);
 void hirl_image_saturation(hirl_image_t *image, double factor);
 void hirl_image_hue(hirl_image_t *image, double shift); // shift in [-0.5, 0.5]
 void hirl_image_grayscale(hirl_image_t *image);
-hirl_status_t hirl_image_blur(hirl_augment_t *augment, hirl_image_t *image, double sigma); // PIL GaussianBlur(radius = sigma)
+hirl_status_t hirl_image_blur(hirl_augment_t *augment, hirl_image_t *image,
+                              double sigma); // PIL GaussianBlur(radius = sigma)
 void hirl_image_solarize(hirl_image_t *image, int threshold);
 void hirl_image_flip(hirl_image_t *image);
 
@@ -186,22 +204,23 @@ void hirl_image_flip(hirl_image_t *image);
 
 /// A batch of this rank; all pointers are valid until the next hirl_loader_next or hirl_loader_destroy.
 typedef struct hirl_batch {
-    int64_t n;      // samples of this rank
-    int64_t number; // global batch number within the epoch
+    int64_t n;            // samples of this rank
+    int64_t number;       // global batch number within the epoch
     const int64_t *index; // [n] global sample indices; an undecodable sample keeps its own
     const int32_t *label; // [n] of the image shown
     int n_views;
-    int size[HIRL_MAX_VIEWS];    // height of each view
+    int size[HIRL_MAX_VIEWS]; // height of each view
     int width[HIRL_MAX_VIEWS];
     int channels;
     float *view[HIRL_MAX_VIEWS]; // f32 [n, size, width, channels], normalised; 64-byte aligned
 } hirl_batch_t;
 
 typedef struct hirl_loader_spec {
-    int64_t batch;   // global batch size (train), or batch per rank (eval)
+    int64_t batch; // global batch size (train), or batch per rank (eval)
     uint64_t seed;
-    bool is_train;   // train: epoch order by keyed permutation, incomplete last batch dropped, views augmented.
-                     // eval: this rank's contiguous part [N r / W, N (r+1) / W) in order, one un-augmented view, last batch short
+    bool
+        is_train; // train: epoch order by keyed permutation, incomplete last batch dropped, views augmented.
+    // eval: this rank's contiguous part [N r / W, N (r+1) / W) in order, one un-augmented view, last batch short
     const hirl_view_spec_t *views; // train
     int n_views;
     int eval_resize, eval_crop;
@@ -213,8 +232,9 @@ typedef struct hirl_loader hirl_loader_t;
 /// Starts the worker threads of this rank. Sample order and augmentation are functions of (seed, epoch, index, view) only.
 /// In training, rank r of W handles positions [bB + rB/W, bB + (r+1)B/W) of global batch b; B must be a multiple of W.
 /// Errors: HIRL_ERR_DECK (fewer samples than one batch, batch not divisible, mean/std length).
-hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *set, const hirl_data_cfg_t *cfg,
-                                 const hirl_loader_spec_t *spec, hirl_loader_t **loader_p);
+hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *set,
+                                 const hirl_data_cfg_t *cfg, const hirl_loader_spec_t *spec,
+                                 hirl_loader_t **loader_p);
 /// Stops the threads.
 void hirl_loader_destroy(hirl_loader_t **loader);
 /// Batches of an epoch (this rank's for eval).

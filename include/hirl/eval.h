@@ -21,7 +21,8 @@ typedef struct hirl_eval_ctx {
 
 /// Embeddings and labels of this rank's contiguous part of the set, in order: x f32 [n_local, d], label i32 [n_local] (label_p may be NULL).
 /// The caller frees both with hirl_mem_free. Progress is shown as `what`.
-hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *set, hirl_embed_kind_t kind, const char *what, float **x_p,
+hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *set,
+                                hirl_embed_kind_t kind, const char *what, float **x_p,
                                 int32_t **label_p, int64_t *n_local_p, int *d_p);
 
 typedef struct hirl_knn_result {
@@ -34,12 +35,14 @@ typedef struct hirl_knn_result {
 } hirl_knn_result_t;
 
 /// Weighted KNN of the queries' features in the bank's (Wu et al. 2018). The same result on all ranks.
-hirl_status_t hirl_eval_knn(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *bank, const hirl_shard_set_t *query, const hirl_knn_cfg_t *cfg,
+hirl_status_t hirl_eval_knn(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *bank,
+                            const hirl_shard_set_t *query, const hirl_knn_cfg_t *cfg,
                             hirl_knn_result_t *result_p);
 
 /// The same on raw pixels: evaluation transform, scaled to [0, 1], not normalised, flattened.
-hirl_status_t hirl_eval_knn_pixels(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *bank, const hirl_shard_set_t *query,
-                                   const hirl_knn_cfg_t *cfg, hirl_knn_result_t *result_p);
+hirl_status_t hirl_eval_knn_pixels(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *bank,
+                                   const hirl_shard_set_t *query, const hirl_knn_cfg_t *cfg,
+                                   hirl_knn_result_t *result_p);
 
 #ifdef __cplusplus
 }

@@ -18,8 +18,8 @@ typedef enum hirl_init {
     HIRL_INIT_ZERO,
     HIRL_INIT_ONE,
     HIRL_INIT_KAIMING_NORMAL_FAN_OUT, // N(0, 2 / (O kH kW)): He et al. 2015, torchvision's ResNet convolutions
-    HIRL_INIT_UNIFORM_FAN_IN,         // U(+-1 / sqrt(fan_in)): torch.nn.Linear weight and bias; fan_in is `scale`
-    HIRL_INIT_NORMAL                  // N(0, scale^2)
+    HIRL_INIT_UNIFORM_FAN_IN, // U(+-1 / sqrt(fan_in)): torch.nn.Linear weight and bias; fan_in is `scale`
+    HIRL_INIT_NORMAL          // N(0, scale^2)
 } hirl_init_t;
 
 typedef struct hirl_param {
@@ -40,12 +40,13 @@ typedef struct hirl_registry hirl_registry_t;
 hirl_status_t hirl_registry_create(hirl_tape_t *tape, hirl_registry_t **registry_p);
 void hirl_registry_destroy(hirl_registry_t **registry);
 /// Declares; `*param_p` stays valid until destroy. name = prefix + suffix. Errors: HIRL_ERR_ARG (name taken, too long, finalized).
-hirl_status_t hirl_registry_add(hirl_registry_t *registry, const char *prefix, const char *suffix, hirl_shape_t shape, hirl_init_t init, double scale,
-                                bool is_buffer, hirl_param_t **param_p);
+hirl_status_t hirl_registry_add(hirl_registry_t *registry, const char *prefix, const char *suffix,
+                                hirl_shape_t shape, hirl_init_t init, double scale, bool is_buffer,
+                                hirl_param_t **param_p);
 /// Allocates the slabs and draws initial values from (seed, name). Frozen registries have no gradients.
 hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, bool is_trainable);
 int hirl_registry_n_params(const hirl_registry_t *registry);
-hirl_param_t *hirl_registry_param(hirl_registry_t *registry, int i);           // in order of declaration
+hirl_param_t *hirl_registry_param(hirl_registry_t *registry, int i); // in order of declaration
 hirl_param_t *hirl_registry_find(hirl_registry_t *registry, const char *name); // NULL if absent
 /// Slabs (plain f32 [n]); buffers are in a slab of their own.
 const hirl_tensor_t *hirl_registry_values_view(const hirl_registry_t *registry);
@@ -67,7 +68,8 @@ typedef struct hirl_forward {
     bool is_training;   // batch statistics or running ones
     int64_t bn_group;   // see hirl_bn_args_t
     hirl_dtype_t dtype; // f32 or bf16 for images and activations; heads and losses stay f32
-    int micro, n_micro; // which of the step's micro-batches this is; 0, 0: the only one. Running statistics move once a step, by the mean of all
+    int micro,
+        n_micro; // which of the step's micro-batches this is; 0, 0: the only one. Running statistics move once a step, by the mean of all
 } hirl_forward_t;
 
 // ---------------------------------------------------------------------------------------------- deck group
@@ -78,7 +80,7 @@ typedef struct hirl_model_cfg {
     char stem[HIRL_DECK_TEXT_MAX];     // 'imagenet' (7x7/2 + pool) | 'cifar' (3x3/1)
     int64_t width;                     // channels of the first stage (64)
     int64_t stages;                    // stages used, 1 to 4
-    int64_t bn_group;                  // samples of the global batch per group of batch statistics; 0: all
+    int64_t bn_group; // samples of the global batch per group of batch statistics; 0: all
     bool zero_init_residual;
 } hirl_model_cfg_t;
 extern const hirl_group_t hirl_model_group;
@@ -88,11 +90,14 @@ extern const hirl_group_t hirl_model_group;
 /// ResNet (He et al. 2016; torchvision's v1.5 with the stride on the 3x3), without `fc`.
 typedef struct hirl_resnet hirl_resnet_t;
 /// Declares its parameters under `prefix` ("encoder_q."). in_channels 1 or 3. Errors: HIRL_ERR_DECK.
-hirl_status_t hirl_resnet_create(hirl_registry_t *registry, const char *prefix, const hirl_model_cfg_t *cfg, int in_channels, hirl_resnet_t **resnet_p);
+hirl_status_t hirl_resnet_create(hirl_registry_t *registry, const char *prefix,
+                                 const hirl_model_cfg_t *cfg, int in_channels,
+                                 hirl_resnet_t **resnet_p);
 void hirl_resnet_destroy(hirl_resnet_t **resnet);
 int hirl_resnet_feature_dim(const hirl_resnet_t *resnet);
 /// x [N, H, W, C] -> features [N, D] (global average pool), f32.
-hirl_status_t hirl_resnet_forward(const hirl_resnet_t *resnet, const hirl_forward_t *fw, hirl_var_t *x, hirl_var_t **features_p);
+hirl_status_t hirl_resnet_forward(const hirl_resnet_t *resnet, const hirl_forward_t *fw,
+                                  hirl_var_t *x, hirl_var_t **features_p);
 /// Floating-point operations of one image's forward pass.
 double hirl_resnet_flops(const hirl_resnet_t *resnet, int height, int width);
 
@@ -100,12 +105,14 @@ double hirl_resnet_flops(const hirl_resnet_t *resnet, int height, int width);
 typedef struct hirl_mlp hirl_mlp_t;
 typedef struct hirl_mlp_spec {
     int in_dim, hidden_dim, out_dim;
-    int n_layers;      // linear layers, >= 1
-    bool has_bn;       // hidden layers carry BatchNorm1d and then no bias
+    int n_layers; // linear layers, >= 1
+    bool has_bn;  // hidden layers carry BatchNorm1d and then no bias
 } hirl_mlp_spec_t;
-hirl_status_t hirl_mlp_create(hirl_registry_t *registry, const char *prefix, const hirl_mlp_spec_t *spec, hirl_mlp_t **mlp_p);
+hirl_status_t hirl_mlp_create(hirl_registry_t *registry, const char *prefix,
+                              const hirl_mlp_spec_t *spec, hirl_mlp_t **mlp_p);
 void hirl_mlp_destroy(hirl_mlp_t **mlp);
-hirl_status_t hirl_mlp_forward(const hirl_mlp_t *mlp, const hirl_forward_t *fw, hirl_var_t *x, hirl_var_t **y_p);
+hirl_status_t hirl_mlp_forward(const hirl_mlp_t *mlp, const hirl_forward_t *fw, hirl_var_t *x,
+                               hirl_var_t **y_p);
 
 #ifdef __cplusplus
 }

@@ -22,18 +22,19 @@ typedef struct hirl_method_ctx {
     const hirl_deck_t *deck; // the method reads its own group and &model
     uint64_t seed;
     int in_channels;
-    int n_views;         // views a sample has
-    int64_t batch;       // global batch size
-    int accumulate;      // micro-batches per step
-    int64_t n_samples;   // of the training set (hierarchy)
-    hirl_dtype_t dtype;  // f32 or bf16 activations
+    int n_views;        // views a sample has
+    int64_t batch;      // global batch size
+    int accumulate;     // micro-batches per step
+    int64_t n_samples;  // of the training set (hierarchy)
+    hirl_dtype_t dtype; // f32 or bf16 activations
 } hirl_method_ctx_t;
 
 /// Random draws given from outside instead of made by the method (probe); NULL members are drawn.
 typedef struct hirl_draws {
-    const int64_t *shuffle;      // [B] permutation: position p of the shuffled global batch holds sample shuffle[p]
-    const int32_t *negative;     // [B, M, L] cluster of negative path j of sample n at level l
-    int64_t n_negative;          // M
+    const int64_t *
+        shuffle; // [B] permutation: position p of the shuffled global batch holds sample shuffle[p]
+    const int32_t *negative; // [B, M, L] cluster of negative path j of sample n at level l
+    int64_t n_negative;      // M
 } hirl_draws_t;
 
 /// One micro-batch of this rank.
@@ -59,16 +60,20 @@ typedef struct hirl_terms {
     hirl_tensor_t metric[HIRL_MAX_TERMS]; // f32 [1]
 } hirl_terms_t;
 /// Each takes over the handle, also on failure (full table).
-hirl_status_t hirl_terms_add_loss(hirl_terms_t *terms, const char *name, float weight, HIRL_OWN hirl_var_t *loss);
-hirl_status_t hirl_terms_add_embedding(hirl_terms_t *terms, const char *name, HIRL_OWN hirl_var_t *embedding);
-hirl_status_t hirl_terms_add_metric(hirl_terms_t *terms, const char *name, HIRL_OWN hirl_tensor_t *metric);
-hirl_var_t *hirl_terms_find_embedding(const hirl_terms_t *terms, const char *name); // NULL if absent
+hirl_status_t hirl_terms_add_loss(hirl_terms_t *terms, const char *name, float weight,
+                                  HIRL_OWN hirl_var_t *loss);
+hirl_status_t hirl_terms_add_embedding(hirl_terms_t *terms, const char *name,
+                                       HIRL_OWN hirl_var_t *embedding);
+hirl_status_t hirl_terms_add_metric(hirl_terms_t *terms, const char *name,
+                                    HIRL_OWN hirl_tensor_t *metric);
+hirl_var_t *hirl_terms_find_embedding(const hirl_terms_t *terms,
+                                      const char *name); // NULL if absent
 void hirl_terms_reset(hirl_terms_t *terms);
 
 /// Which vectors `embed` gives for un-augmented images.
 typedef enum hirl_embed_kind {
     HIRL_EMBED_CLUSTER, // what the hierarchy clusters (MoCo v2: momentum encoder with its head, before L2 norm)
-    HIRL_EMBED_FEATURE  // what evaluations use (ResNet: global average pool of the online encoder)
+    HIRL_EMBED_FEATURE // what evaluations use (ResNet: global average pool of the online encoder)
 } hirl_embed_kind_t;
 
 /// State beyond parameters, written and read by one and the same function: `visit` copies out of `data` when saving and into it when loading.
@@ -76,7 +81,8 @@ typedef struct hirl_state {
     bool is_loading;
     void *ctx;
     /// A host array; when loading, every rank receives it. Names are absolute ("/method/queue_pointer").
-    hirl_status_t (*visit)(void *ctx, const char *name, hirl_ckpt_type_t type, int n_axes, const int64_t *shape, void *data);
+    hirl_status_t (*visit)(void *ctx, const char *name, hirl_ckpt_type_t type, int n_axes,
+                           const int64_t *shape, void *data);
     /// A plain f32 tensor of the backend.
     hirl_status_t (*visit_tensor)(void *ctx, const char *name, const hirl_tensor_t *tensor);
 } hirl_state_t;
@@ -84,7 +90,8 @@ typedef struct hirl_state {
 /// Gives the embeddings of this rank's contiguous part of the training set: x [n_local, d] (HIRL_MEM_CLUSTER, the caller frees).
 typedef struct hirl_extractor {
     void *ctx;
-    hirl_status_t (*extract)(void *ctx, hirl_embed_kind_t kind, float **x_p, int64_t *n_local_p, int *d_p);
+    hirl_status_t (*extract)(void *ctx, hirl_embed_kind_t kind, float **x_p, int64_t *n_local_p,
+                             int *d_p);
 } hirl_extractor_t;
 
 typedef struct hirl_method_ops hirl_method_ops_t;
@@ -97,9 +104,9 @@ typedef struct hirl_method {
 
 /// The table a method fills; entries marked optional may be NULL.
 struct hirl_method_ops {
-    const char *name;           // 'mocov2'
-    const char *help;           // one sentence with the paper
-    const hirl_group_t *group;  // its deck group
+    const char *name;          // 'mocov2'
+    const char *help;          // one sentence with the paper
+    const hirl_group_t *group; // its deck group
     int min_views;
     hirl_status_t (*create)(const hirl_method_ctx_t *ctx, void **self_p);
     void (*destroy)(void **self);
@@ -140,13 +147,16 @@ typedef struct hirl_hirl_cfg {
 extern const hirl_group_t hirl_hirl_group;
 
 /// Creates method `name` and, for hierarchy 'hirl', wraps it.
-hirl_status_t hirl_method_create(const char *name, const char *hierarchy, const hirl_method_ctx_t *ctx, hirl_method_t *method_p);
+hirl_status_t hirl_method_create(const char *name, const char *hierarchy,
+                                 const hirl_method_ctx_t *ctx, hirl_method_t *method_p);
 void hirl_method_destroy(hirl_method_t *method);
 /// Gives the 'hirl' decorator a clustering from outside (probe); takes it over. Errors: HIRL_ERR_ARG when the method has no hierarchy.
-hirl_status_t hirl_method_set_hierarchy(hirl_method_t *method, HIRL_OWN hirl_hierarchy_t *hierarchy);
+hirl_status_t hirl_method_set_hierarchy(hirl_method_t *method,
+                                        HIRL_OWN hirl_hierarchy_t *hierarchy);
 
 /// Rows [first, first + n) of a view as a variable on the tape's backend: wrapped where the backend computes in host memory, copied otherwise.
-hirl_status_t hirl_input_var(hirl_tape_t *tape, const float *host, int64_t first, hirl_shape_t shape, hirl_var_t **x_p);
+hirl_status_t hirl_input_var(hirl_tape_t *tape, const float *host, int64_t first,
+                             hirl_shape_t shape, hirl_var_t **x_p);
 
 #ifdef __cplusplus
 }

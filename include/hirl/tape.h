@@ -32,7 +32,8 @@ hirl_status_t hirl_var_create(hirl_tape_t *tape, const hirl_tensor_t *value, hir
 /// Called when the gradient of a leaf is complete in this backward pass.
 typedef hirl_status_t (*hirl_leaf_ready_t)(void *ctx, int64_t id);
 /// A leaf that wants a gradient: `grad` is plain f32 of the same shape and overwritten by the first contribution after hirl_var_clear_grad.
-hirl_status_t hirl_var_create_leaf(hirl_tape_t *tape, const hirl_tensor_t *value, const hirl_tensor_t *grad, hirl_var_t **var_p);
+hirl_status_t hirl_var_create_leaf(hirl_tape_t *tape, const hirl_tensor_t *value,
+                                   const hirl_tensor_t *grad, hirl_var_t **var_p);
 /// Sets who is told about complete leaf gradients; NULL: nobody.
 void hirl_tape_set_leaf_ready(hirl_tape_t *tape, hirl_leaf_ready_t ready, void *ctx);
 void hirl_var_set_id(hirl_var_t *leaf, int64_t id);
@@ -52,49 +53,66 @@ const hirl_tensor_t *hirl_var_grad_view(const hirl_var_t *var);
 hirl_status_t hirl_var_detach(hirl_tape_t *tape, hirl_var_t *var, hirl_var_t **detached_p);
 
 /// Back-propagates sum_i weight[i] * loss[i] (scalars, f32 [1]) and clears the tape. Between nodes, pending reductions of the world progress.
-hirl_status_t hirl_tape_backward(hirl_tape_t *tape, hirl_var_t *const *loss, const float *weight, int n_losses);
+hirl_status_t hirl_tape_backward(hirl_tape_t *tape, hirl_var_t *const *loss, const float *weight,
+                                 int n_losses);
 /// Back-propagates a given gradient of one variable (same shape) and clears the tape.
-hirl_status_t hirl_tape_backward_from(hirl_tape_t *tape, hirl_var_t *var, const hirl_tensor_t *gradient);
+hirl_status_t hirl_tape_backward_from(hirl_tape_t *tape, hirl_var_t *var,
+                                      const hirl_tensor_t *gradient);
 /// Forgets what was recorded.
 void hirl_tape_reset(hirl_tape_t *tape);
 
 // ---------------------------------------------------------------------------------------------- operations (shapes as in backend.h)
 
-hirl_status_t hirl_tape_conv2d(hirl_tape_t *tape, const hirl_conv_param_t *p, hirl_var_t *x, hirl_var_t *w, hirl_var_t *bias, hirl_var_t **y_p);
-hirl_status_t hirl_tape_max_pool(hirl_tape_t *tape, const hirl_pool_param_t *p, hirl_var_t *x, hirl_var_t **y_p);
+hirl_status_t hirl_tape_conv2d(hirl_tape_t *tape, const hirl_conv_param_t *p, hirl_var_t *x,
+                               hirl_var_t *w, hirl_var_t *bias, hirl_var_t **y_p);
+hirl_status_t hirl_tape_max_pool(hirl_tape_t *tape, const hirl_pool_param_t *p, hirl_var_t *x,
+                                 hirl_var_t **y_p);
 hirl_status_t hirl_tape_global_avg_pool(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t **y_p);
 
 typedef struct hirl_bn_args {
     bool is_training;
-    int64_t group; // statistics over groups of this many consecutive samples of the *global* batch; 0: the whole global batch.
-                   // It must divide the rank's batch, or be a multiple of it whose ranks divide the world.
+    int64_t
+        group; // statistics over groups of this many consecutive samples of the *global* batch; 0: the whole global batch.
+    // It must divide the rank's batch, or be a multiple of it whose ranks divide the world.
     float eps, momentum;
-    hirl_tensor_t running_mean, running_var; // f32 [C], updated in training by the mean over this rank's groups (unbiased variance)
+    hirl_tensor_t running_mean,
+        running_var; // f32 [C], updated in training by the mean over this rank's groups (unbiased variance)
 } hirl_bn_args_t;
 /// Batch norm (Ioffe and Szegedy 2015) over N, H, W; then + residual; then ReLU. gamma and beta may be NULL, residual too. Collective over the ranks of a group
 /// where groups span ranks, forward and backward.
-hirl_status_t hirl_tape_batch_norm(hirl_tape_t *tape, const hirl_bn_args_t *args, hirl_var_t *x, hirl_var_t *gamma, hirl_var_t *beta, hirl_var_t *residual,
+hirl_status_t hirl_tape_batch_norm(hirl_tape_t *tape, const hirl_bn_args_t *args, hirl_var_t *x,
+                                   hirl_var_t *gamma, hirl_var_t *beta, hirl_var_t *residual,
                                    bool has_relu, hirl_var_t **y_p);
-hirl_status_t hirl_tape_layer_norm(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t *gamma, hirl_var_t *beta, float eps, hirl_var_t **y_p);
-hirl_status_t hirl_tape_linear(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t *w, hirl_var_t *bias, hirl_act_t act, hirl_var_t **y_p);
+hirl_status_t hirl_tape_layer_norm(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t *gamma,
+                                   hirl_var_t *beta, float eps, hirl_var_t **y_p);
+hirl_status_t hirl_tape_linear(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t *w, hirl_var_t *bias,
+                               hirl_act_t act, hirl_var_t **y_p);
 /// y [N, M] = x [N, D] b [M, D]^T, b constant.
-hirl_status_t hirl_tape_matmul_const(hirl_tape_t *tape, hirl_var_t *x, const hirl_tensor_t *b, hirl_var_t **y_p);
+hirl_status_t hirl_tape_matmul_const(hirl_tape_t *tape, hirl_var_t *x, const hirl_tensor_t *b,
+                                     hirl_var_t **y_p);
 hirl_status_t hirl_tape_act(hirl_tape_t *tape, hirl_act_t act, hirl_var_t *x, hirl_var_t **y_p);
 hirl_status_t hirl_tape_add(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p);
 hirl_status_t hirl_tape_mul(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p);
 hirl_status_t hirl_tape_l2_normalize(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t **y_p);
 /// y [N, 1].
-hirl_status_t hirl_tape_row_dot(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p);
-hirl_status_t hirl_tape_concat_columns(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p);
-hirl_status_t hirl_tape_gather_rows(hirl_tape_t *tape, hirl_var_t *x, const hirl_tensor_t *index, hirl_var_t **y_p);
+hirl_status_t hirl_tape_row_dot(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2,
+                                hirl_var_t **y_p);
+hirl_status_t hirl_tape_concat_columns(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2,
+                                       hirl_var_t **y_p);
+hirl_status_t hirl_tape_gather_rows(hirl_tape_t *tape, hirl_var_t *x, const hirl_tensor_t *index,
+                                    hirl_var_t **y_p);
 hirl_status_t hirl_tape_softmax(hirl_tape_t *tape, hirl_var_t *x, float scale, hirl_var_t **y_p);
 /// correct_p may be NULL; see hirl_op_cross_entropy.
-hirl_status_t hirl_tape_cross_entropy(hirl_tape_t *tape, hirl_var_t *logits, float scale, const hirl_tensor_t *target, hirl_var_t **loss_p, hirl_tensor_t *correct_p);
+hirl_status_t hirl_tape_cross_entropy(hirl_tape_t *tape, hirl_var_t *logits, float scale,
+                                      const hirl_tensor_t *target, hirl_var_t **loss_p,
+                                      hirl_tensor_t *correct_p);
 /// terms_p (two halves) may be NULL; see hirl_op_path_loss.
-hirl_status_t hirl_tape_path_loss(hirl_tape_t *tape, int n_levels, hirl_var_t *const *similarity, const hirl_tensor_t *positive, const hirl_tensor_t *negative,
+hirl_status_t hirl_tape_path_loss(hirl_tape_t *tape, int n_levels, hirl_var_t *const *similarity,
+                                  const hirl_tensor_t *positive, const hirl_tensor_t *negative,
                                   hirl_var_t **loss_p, hirl_tensor_t *terms_p);
 /// dtype conversion with gradient.
-hirl_status_t hirl_tape_cast(hirl_tape_t *tape, hirl_var_t *x, hirl_dtype_t dtype, hirl_var_t **y_p);
+hirl_status_t hirl_tape_cast(hirl_tape_t *tape, hirl_var_t *x, hirl_dtype_t dtype,
+                             hirl_var_t **y_p);
 /// Plain copy (or the same tensor when it is plain already), with gradient.
 hirl_status_t hirl_tape_to_plain(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t **y_p);
 

@@ -71,9 +71,11 @@ void hirl_host_pool_trim(hirl_host_pool_t *pool);
 typedef struct hirl_storage hirl_storage_t;
 
 /// New storage with one reference. `allocator` is borrowed for the storage's life.
-hirl_status_t hirl_storage_create(const hirl_allocator_t *allocator, size_t bytes, hirl_storage_t **storage_p);
+hirl_status_t hirl_storage_create(const hirl_allocator_t *allocator, size_t bytes,
+                                  hirl_storage_t **storage_p);
 /// Storage over memory that the caller keeps alive (HIRL_BORROW).
-hirl_status_t hirl_storage_wrap(void *data, size_t bytes, hirl_space_t space, hirl_storage_t **storage_p);
+hirl_status_t hirl_storage_wrap(void *data, size_t bytes, hirl_space_t space,
+                                hirl_storage_t **storage_p);
 hirl_storage_t *hirl_storage_retain(hirl_storage_t *storage);
 /// Drops one reference and sets *storage NULL; NULL allowed.
 void hirl_storage_release(hirl_storage_t **storage);
@@ -95,22 +97,30 @@ typedef struct hirl_tensor {
 } hirl_tensor_t;
 
 /// Plain tensor on new storage.
-hirl_status_t hirl_tensor_create(const hirl_allocator_t *allocator, hirl_shape_t shape, hirl_dtype_t dtype, hirl_tensor_t *tensor_p);
+hirl_status_t hirl_tensor_create(const hirl_allocator_t *allocator, hirl_shape_t shape,
+                                 hirl_dtype_t dtype, hirl_tensor_t *tensor_p);
 /// Plain tensor over the caller's memory (HIRL_BORROW).
-hirl_status_t hirl_tensor_wrap(void *data, hirl_shape_t shape, hirl_dtype_t dtype, hirl_tensor_t *tensor_p);
+hirl_status_t hirl_tensor_wrap(void *data, hirl_shape_t shape, hirl_dtype_t dtype,
+                               hirl_tensor_t *tensor_p);
 /// Another view of the same elements (one more reference).
 hirl_tensor_t hirl_tensor_retain(const hirl_tensor_t *tensor);
 /// Drops the reference and clears the view.
 void hirl_tensor_reset(hirl_tensor_t *tensor);
 /// Same elements under another shape; plain only. Takes a reference. Errors: HIRL_ERR_ARG.
-hirl_status_t hirl_tensor_reshape(const hirl_tensor_t *tensor, hirl_shape_t shape, hirl_tensor_t *view_p);
+hirl_status_t hirl_tensor_reshape(const hirl_tensor_t *tensor, hirl_shape_t shape,
+                                  hirl_tensor_t *view_p);
 /// Rows [first, first + n) of axis 0; plain only. Takes a reference. Errors: HIRL_ERR_ARG.
-hirl_status_t hirl_tensor_rows(const hirl_tensor_t *tensor, int64_t first, int64_t n, hirl_tensor_t *view_p);
+hirl_status_t hirl_tensor_rows(const hirl_tensor_t *tensor, int64_t first, int64_t n,
+                               hirl_tensor_t *view_p);
 /// First byte; NULL for no tensor.
 void *hirl_tensor_data(const hirl_tensor_t *tensor);
 float *hirl_tensor_f32(const hirl_tensor_t *tensor); // checks dtype in debug builds
-static inline bool hirl_tensor_is_set(const hirl_tensor_t *tensor) { return tensor && tensor->storage; }
-static inline bool hirl_tensor_is_plain(const hirl_tensor_t *tensor) { return tensor->layout == NULL; }
+static inline bool hirl_tensor_is_set(const hirl_tensor_t *tensor) {
+    return tensor && tensor->storage;
+}
+static inline bool hirl_tensor_is_plain(const hirl_tensor_t *tensor) {
+    return tensor->layout == NULL;
+}
 int64_t hirl_tensor_count(const hirl_tensor_t *tensor);
 
 #ifdef __cplusplus

@@ -47,7 +47,8 @@ typedef struct hirl_session {
 } hirl_session_t;
 
 /// Opens backend, data sets and method as the deck says; in_channels and n_samples come from the data set, or, when `in_channels` > 0, from the caller (probe).
-hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, int in_channels, int64_t n_samples, hirl_session_t **session_p);
+hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, int in_channels,
+                                  int64_t n_samples, hirl_session_t **session_p);
 void hirl_session_destroy(hirl_session_t **session);
 hirl_eval_ctx_t hirl_session_eval_ctx(const hirl_session_t *session);
 
@@ -62,12 +63,14 @@ typedef struct hirl_progress {
 /// Writes the session's state to `<output>/checkpoints`. Errors are agreed on.
 hirl_status_t hirl_session_save(hirl_session_t *session, const hirl_progress_t *progress);
 /// Loads everything from an open checkpoint (rank 0's handle; NULL elsewhere) and sets progress. Errors: HIRL_ERR_MISMATCH with the lists of names.
-hirl_status_t hirl_session_load(hirl_session_t *session, const hirl_ckpt_t *ckpt, hirl_progress_t *progress_p);
+hirl_status_t hirl_session_load(hirl_session_t *session, const hirl_ckpt_t *ckpt,
+                                hirl_progress_t *progress_p);
 /// Loads parameters and buffers alone from `path`: what the file lacks is an error, what it has too much (heads of another method) is logged.
 /// `with_state` also loads the method's own state (queue) if the file has it.
 hirl_status_t hirl_session_load_model(hirl_session_t *session, const char *path, bool with_state);
 /// Restarts as checkpoint%restart says; *progress_p stays zero when there is nothing to restart from.
-hirl_status_t hirl_session_restart(hirl_session_t *session, hirl_progress_t *progress_p, bool *is_restarted_p);
+hirl_status_t hirl_session_restart(hirl_session_t *session, hirl_progress_t *progress_p,
+                                   bool *is_restarted_p);
 
 /// One optimiser step on a rank's batch: before_step, forward and backward of each micro-batch, reduction, update, after_step.
 typedef struct hirl_step_result {
@@ -89,11 +92,12 @@ typedef struct hirl_step_request {
     double epoch; // fractional
     double lr;
     const hirl_draws_t *draws;
-    hirl_step_watch_t after_forward; // each micro-batch, before its backward pass
+    hirl_step_watch_t after_forward;  // each micro-batch, before its backward pass
     hirl_step_watch_t after_backward; // once, gradients reduced; terms NULL
     void *watch_ctx;
 } hirl_step_request_t;
-hirl_status_t hirl_session_step(hirl_session_t *session, hirl_reducer_t *reducer, const hirl_step_request_t *request, hirl_step_result_t *result_p);
+hirl_status_t hirl_session_step(hirl_session_t *session, hirl_reducer_t *reducer,
+                                const hirl_step_request_t *request, hirl_step_result_t *result_p);
 
 /// How a training ended.
 typedef struct hirl_train_result {

@@ -15,7 +15,8 @@ enum {
 };
 
 /// Collective; `exit_code_p` is set on success.
-typedef hirl_status_t (*app_task_run_t)(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p);
+typedef hirl_status_t (*app_task_run_t)(hirl_world_t *world, const hirl_deck_t *deck,
+                                        int *exit_code_p);
 
 typedef struct app_task {
     const char *name;
@@ -24,7 +25,8 @@ typedef struct app_task {
     app_task_run_t run;
 } app_task_t;
 
-extern const app_task_t app_task_pack, app_task_pretrain, app_task_knn, app_task_probe, app_task_inspect;
+extern const app_task_t app_task_pack, app_task_pretrain, app_task_knn, app_task_probe,
+    app_task_inspect;
 extern const hirl_group_t app_probe_group, app_inspect_group;
 
 #endif

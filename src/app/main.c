@@ -7,10 +7,22 @@
 
 #include "app_impl.h"
 
-static const app_task_t *const tasks[] = {&app_task_pack, &app_task_pretrain, &app_task_knn, &app_task_probe, &app_task_inspect};
+static const app_task_t *const tasks[] = {&app_task_pack, &app_task_pretrain, &app_task_knn,
+                                          &app_task_probe, &app_task_inspect};
 enum { N_TASKS = sizeof tasks / sizeof *tasks };
 
-typedef enum app_mode { MODE_RUN, MODE_HELP, MODE_VERSION, MODE_CHECK, MODE_DESCRIBE, MODE_PRINT, MODE_PRINT_SHORT, MODE_FORTRAN, MODE_VALUES, MODE_INSPECT } app_mode_t;
+typedef enum app_mode {
+    MODE_RUN,
+    MODE_HELP,
+    MODE_VERSION,
+    MODE_CHECK,
+    MODE_DESCRIBE,
+    MODE_PRINT,
+    MODE_PRINT_SHORT,
+    MODE_FORTRAN,
+    MODE_VALUES,
+    MODE_INSPECT
+} app_mode_t;
 
 typedef struct option {
     const char *name;
@@ -18,27 +30,34 @@ typedef struct option {
 } option_t;
 
 static const option_t options[] = {
-    {"--help", MODE_HELP},          {"-h", MODE_HELP},
-    {"--version", MODE_VERSION},    {"--check", MODE_CHECK},
-    {"--describe", MODE_DESCRIBE},  {"--print-deck", MODE_PRINT},
-    {"--print-short", MODE_PRINT_SHORT}, {"--print-fortran", MODE_FORTRAN},
-    {"--print-values", MODE_VALUES}, {"--inspect", MODE_INSPECT},
+    {"--help", MODE_HELP},
+    {"-h", MODE_HELP},
+    {"--version", MODE_VERSION},
+    {"--check", MODE_CHECK},
+    {"--describe", MODE_DESCRIBE},
+    {"--print-deck", MODE_PRINT},
+    {"--print-short", MODE_PRINT_SHORT},
+    {"--print-fortran", MODE_FORTRAN},
+    {"--print-values", MODE_VALUES},
+    {"--inspect", MODE_INSPECT},
 };
 
-static void print_help(void)
-{
+static void print_help(void) {
     int n_methods;
     const hirl_method_ops_t *const *methods = hirl_methods(&n_methods);
     puts("hirl.x: pre-trains image encoders by hierarchical self-supervised learning.\n"
          "\n"
-         "  mpirun -n 2 ./hirl.x DECK.nml [group%key=value ...]     run the deck's task, with overrides\n"
-         "  srun hirl.x input/hirl_mocov2.nml                       the same under SLURM, one rank per GPU or CPU socket\n"
+         "  mpirun -n 2 ./hirl.x DECK.nml [group%key=value ...]     run the deck's task, with "
+         "overrides\n"
+         "  srun hirl.x input/hirl_mocov2.nml                       the same under SLURM, one rank "
+         "per GPU or CPU socket\n"
          "\n"
          "  hirl.x --check DECK.nml [...]        validate a deck, run nothing\n"
          "  hirl.x --print-deck DECK.nml [...]   the resolved deck, every key with its meaning\n"
          "  hirl.x --print-short DECK.nml [...]  only what differs from the defaults\n"
          "  hirl.x --print-values DECK.nml       one line `group%key = value` each\n"
-         "  hirl.x --print-fortran DECK.nml      a Fortran program that reads the deck and prints the same lines\n"
+         "  hirl.x --print-fortran DECK.nml      a Fortran program that reads the deck and prints "
+         "the same lines\n"
          "  hirl.x --describe [group[%key]]      the manual of decks\n"
          "  hirl.x --inspect FILE                what a checkpoint or shard holds\n"
          "  hirl.x --version                     version, flags, libraries\n"
@@ -48,13 +67,13 @@ static void print_help(void)
     puts("\nMethods (run%method), each alone or with run%hierarchy = 'hirl':");
     for (int i = 0; i < n_methods; ++i) printf("  %-10s %s\n", methods[i]->name, methods[i]->help);
     puts("\nA first run on this machine: make demo. Its decks are input/demo*.nml.\n"
-         "Exit codes: 0 done; 1 failed; 2 wrong command line; 75 ended by a signal after a checkpoint, submit again.");
+         "Exit codes: 0 done; 1 failed; 2 wrong command line; 75 ended by a signal after a "
+         "checkpoint, submit again.");
 }
 
 // ---------------------------------------------------------------------------------------------- decks
 
-static hirl_status_t read_deck(int n_args, char **args, hirl_deck_t **deck_p)
-{
+static hirl_status_t read_deck(int n_args, char **args, hirl_deck_t **deck_p) {
     int n_groups;
     const hirl_group_t *const *groups = hirl_app_groups(&n_groups);
     hirl_deck_t *deck = NULL;
@@ -70,39 +89,35 @@ err:
     return status;
 }
 
-static hirl_status_t find_task(const hirl_deck_t *deck, const app_task_t **task_p)
-{
+static hirl_status_t find_task(const hirl_deck_t *deck, const app_task_t **task_p) {
     const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
     const hirl_method_ops_t *method;
     for (int i = 0; i < N_TASKS; ++i)
         if (strcmp(tasks[i]->name, run->task) == 0) *task_p = tasks[i];
     HIRL_REQUIRE(*task_p, HIRL_ERR_DECK, "run%%task = '%s': no such task", run->task);
-    for (const char *const *group = (*task_p)->groups; *group; ++group) HIRL_TRY(hirl_deck_require_group(deck, *group));
+    for (const char *const *group = (*task_p)->groups; *group; ++group)
+        HIRL_TRY(hirl_deck_require_group(deck, *group));
     return hirl_method_find(run->method, &method);
 }
 
 typedef hirl_status_t (*write_text_t)(const hirl_deck_t *deck, const char *path, hirl_text_t *text);
 
-static hirl_status_t write_full(const hirl_deck_t *deck, const char *path, hirl_text_t *text)
-{
+static hirl_status_t write_full(const hirl_deck_t *deck, const char *path, hirl_text_t *text) {
     (void)path;
     return hirl_deck_write_text(deck, true, text);
 }
 
-static hirl_status_t write_short(const hirl_deck_t *deck, const char *path, hirl_text_t *text)
-{
+static hirl_status_t write_short(const hirl_deck_t *deck, const char *path, hirl_text_t *text) {
     (void)path;
     return hirl_deck_write_text(deck, false, text);
 }
 
-static hirl_status_t write_values(const hirl_deck_t *deck, const char *path, hirl_text_t *text)
-{
+static hirl_status_t write_values(const hirl_deck_t *deck, const char *path, hirl_text_t *text) {
     (void)path;
     return hirl_deck_write_values(deck, text);
 }
 
-static hirl_status_t print_deck(int n_args, char **args, write_text_t write)
-{
+static hirl_status_t print_deck(int n_args, char **args, write_text_t write) {
     hirl_deck_t *deck = NULL;
     hirl_text_t text = {0};
     HIRL_TRY(read_deck(n_args, args, &deck));
@@ -113,8 +128,7 @@ static hirl_status_t print_deck(int n_args, char **args, write_text_t write)
     return status;
 }
 
-static hirl_status_t check_deck(int n_args, char **args)
-{
+static hirl_status_t check_deck(int n_args, char **args) {
     hirl_deck_t *deck = NULL;
     const app_task_t *task = NULL;
     HIRL_TRY(read_deck(n_args, args, &deck));
@@ -124,8 +138,7 @@ static hirl_status_t check_deck(int n_args, char **args)
     return status;
 }
 
-static hirl_status_t describe(int n_args, char **args)
-{
+static hirl_status_t describe(int n_args, char **args) {
     int n_groups;
     const hirl_group_t *const *groups = hirl_app_groups(&n_groups);
     hirl_text_t text = {0};
@@ -135,38 +148,36 @@ static hirl_status_t describe(int n_args, char **args)
     return status;
 }
 
-static hirl_status_t inspect(int n_args, char **args)
-{
+static hirl_status_t inspect(int n_args, char **args) {
     hirl_text_t text = {0};
     HIRL_REQUIRE(n_args == 1, HIRL_ERR_ARG, "--inspect takes one file");
-    hirl_status_t status = hirl_ckpt_is_checkpoint(args[0]) ? hirl_ckpt_describe(args[0], &text) : hirl_shard_describe(args[0], &text);
+    hirl_status_t status = hirl_ckpt_is_checkpoint(args[0]) ? hirl_ckpt_describe(args[0], &text)
+                                                            : hirl_shard_describe(args[0], &text);
     if (status == HIRL_OK) fputs(text.data ? text.data : "", stdout);
     hirl_text_reset(&text);
     return status;
 }
 
 // What needs no MPI.
-static hirl_status_t run_mode(app_mode_t mode, int n_args, char **args)
-{
+static hirl_status_t run_mode(app_mode_t mode, int n_args, char **args) {
     switch (mode) {
-    case MODE_HELP: print_help(); return HIRL_OK;
-    case MODE_VERSION: fputs(hirl_build_info_text(), stdout); return HIRL_OK;
-    case MODE_CHECK: return check_deck(n_args, args);
-    case MODE_DESCRIBE: return describe(n_args, args);
-    case MODE_PRINT: return print_deck(n_args, args, write_full);
-    case MODE_PRINT_SHORT: return print_deck(n_args, args, write_short);
-    case MODE_FORTRAN: return print_deck(n_args, args, hirl_deck_write_fortran);
-    case MODE_VALUES: return print_deck(n_args, args, write_values);
-    case MODE_INSPECT: return inspect(n_args, args);
-    case MODE_RUN: break;
+        case MODE_HELP: print_help(); return HIRL_OK;
+        case MODE_VERSION: fputs(hirl_build_info_text(), stdout); return HIRL_OK;
+        case MODE_CHECK: return check_deck(n_args, args);
+        case MODE_DESCRIBE: return describe(n_args, args);
+        case MODE_PRINT: return print_deck(n_args, args, write_full);
+        case MODE_PRINT_SHORT: return print_deck(n_args, args, write_short);
+        case MODE_FORTRAN: return print_deck(n_args, args, hirl_deck_write_fortran);
+        case MODE_VALUES: return print_deck(n_args, args, write_values);
+        case MODE_INSPECT: return inspect(n_args, args);
+        case MODE_RUN: break;
     }
     return HIRL_FAIL(HIRL_ERR_INTERNAL, "mode %d", (int)mode);
 }
 
 // ---------------------------------------------------------------------------------------------- run
 
-static hirl_log_level_t log_level(const char *name)
-{
+static hirl_log_level_t log_level(const char *name) {
     static const char *const names[] = {"error", "warn", "info", "debug", "trace"};
     for (int i = 0; i < 5; ++i)
         if (strcmp(names[i], name) == 0) return (hirl_log_level_t)i;
@@ -174,8 +185,7 @@ static hirl_log_level_t log_level(const char *name)
 }
 
 // Ranks that do different things wait for each other forever: a deck that changed while the ranks started, or one copy of several.
-static hirl_status_t check_alike(hirl_world_t *world, const hirl_deck_t *deck)
-{
+static hirl_status_t check_alike(hirl_world_t *world, const hirl_deck_t *deck) {
     hirl_text_t text = {0};
     int64_t mine = 0, *all = NULL;
     int size = hirl_world_size(world), other = 0;
@@ -186,14 +196,16 @@ static hirl_status_t check_alike(hirl_world_t *world, const hirl_deck_t *deck)
     HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);
     HIRL_TRY_GOTO(hirl_par_all_gather(world, &mine, 1, HIRL_PAR_I64, all), status, done);
     while (other < size && all[other] == all[0]) ++other;
-    if (other < size) status = HIRL_FAIL(HIRL_ERR_DECK, "rank %d read another deck than rank 0: all ranks need the same values", other);
+    if (other < size)
+        status = HIRL_FAIL(HIRL_ERR_DECK,
+                           "rank %d read another deck than rank 0: all ranks need the same values",
+                           other);
 done:
     hirl_mem_free(all);
     return status;
 }
 
-static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int *exit_code_p)
-{
+static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int *exit_code_p) {
     hirl_deck_t *deck = NULL;
     const app_task_t *task = NULL;
     hirl_status_t status = read_deck(n_args, args, &deck);
@@ -210,8 +222,7 @@ static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int 
 }
 
 // A failure that all ranks share is printed once and ends in an orderly exit; a rank's own failure ends the job.
-static int finish_failed(hirl_world_t *world)
-{
+static int finish_failed(hirl_world_t *world) {
     if (hirl_par_all_arrive(world, 2.0)) {
         hirl_log_root(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
         return APP_EXIT_FAILURE;
@@ -221,18 +232,20 @@ static int finish_failed(hirl_world_t *world)
     return APP_EXIT_FAILURE;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     hirl_world_t *world = NULL;
     int exit_code = APP_EXIT_FAILURE;
     for (size_t i = 0; argc > 1 && i < sizeof options / sizeof *options; ++i) {
         if (strcmp(argv[1], options[i].name) != 0) continue;
         hirl_status_t status = run_mode(options[i].mode, argc - 2, argv + 2);
         if (status != HIRL_OK) fprintf(stderr, "hirl.x: error: %s\n", hirl_error_text_view());
-        return status == HIRL_OK ? APP_EXIT_OK : status == HIRL_ERR_ARG ? APP_EXIT_USAGE : APP_EXIT_FAILURE;
+        return status == HIRL_OK        ? APP_EXIT_OK
+               : status == HIRL_ERR_ARG ? APP_EXIT_USAGE
+                                        : APP_EXIT_FAILURE;
     }
     if (argc < 2 || argv[1][0] == '-') {
-        fprintf(stderr, "hirl.x: error: %s%s; try hirl.x --help\n", argc < 2 ? "no deck given" : "unknown option ", argc < 2 ? "" : argv[1]);
+        fprintf(stderr, "hirl.x: error: %s%s; try hirl.x --help\n",
+                argc < 2 ? "no deck given" : "unknown option ", argc < 2 ? "" : argv[1]);
         return APP_EXIT_USAGE;
     }
     signal(SIGXFSZ, SIG_IGN); // a file-size limit shows as a failed write, with its message
@@ -241,7 +254,8 @@ int main(int argc, char **argv)
         return APP_EXIT_FAILURE;
     }
     hirl_log_setup(HIRL_LOG_INFO, hirl_world_rank(world));
-    if (run_task(world, argc - 1, argv + 1, &exit_code) != HIRL_OK) exit_code = finish_failed(world);
+    if (run_task(world, argc - 1, argv + 1, &exit_code) != HIRL_OK)
+        exit_code = finish_failed(world);
     hirl_log_progress(NULL);
     hirl_log_open_file(NULL);
     hirl_world_destroy(&world);

@@ -2,8 +2,7 @@
 
 #include "app_impl.h"
 
-static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *deck)
-{
+static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *deck) {
     const hirl_run_cfg_t *cfg = hirl_deck_group_view(deck, "run");
     char path[HIRL_DECK_TEXT_MAX + 32];
     if (hirl_world_rank(world) != 0) return HIRL_OK;
@@ -12,8 +11,7 @@ static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *dec
     return hirl_log_open_file(path);
 }
 
-static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p)
-{
+static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p) {
     hirl_session_t *session = NULL;
     hirl_train_result_t result = {0};
     HIRL_TRY(hirl_par_agree(world, open_run_folder(world, deck)));
@@ -26,5 +24,8 @@ static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit
     return status;
 }
 
-static const char *const groups[] = {"run", "data", "views", "model", "optim", "schedule", "checkpoint", "knn", NULL};
-const app_task_t app_task_pretrain = {"pretrain", "pre-train an encoder; continues from the newest checkpoint in run%output", groups, run};
+static const char *const groups[] = {"run",      "data",       "views", "model", "optim",
+                                     "schedule", "checkpoint", "knn",   NULL};
+const app_task_t app_task_pretrain = {
+    "pretrain", "pre-train an encoder; continues from the newest checkpoint in run%output", groups,
+    run};

@@ -5,9 +5,9 @@
 #include <string.h>
 
 // ctx->method may be NULL: then an embedding is the flattened image.
-static hirl_status_t embed_batch(const hirl_eval_ctx_t *ctx, hirl_embed_kind_t kind, const hirl_batch_t *batch, float **x_p, int64_t n_local, int64_t done,
-                                 int *d_p)
-{
+static hirl_status_t embed_batch(const hirl_eval_ctx_t *ctx, hirl_embed_kind_t kind,
+                                 const hirl_batch_t *batch, float **x_p, int64_t n_local,
+                                 int64_t done, int *d_p) {
     hirl_backend_t *be = hirl_tape_backend_view(ctx->tape);
     hirl_shape_t shape = hirl_shape_4(batch->n, batch->size[0], batch->width[0], batch->channels);
     hirl_var_t *x = NULL, *y = NULL;
@@ -22,36 +22,40 @@ static hirl_status_t embed_batch(const hirl_eval_ctx_t *ctx, hirl_embed_kind_t k
         HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_CLUSTER, n_local * d, x_p), status, done);
         *d_p = d;
     }
-    if (y) status = hirl_backend_download(be, hirl_var_value_view(y), *x_p + done * d);
-    else memcpy(*x_p + done * d, batch->view[0], (size_t)batch->n * (size_t)d * sizeof(float));
+    if (y)
+        status = hirl_backend_download(be, hirl_var_value_view(y), *x_p + done * d);
+    else
+        memcpy(*x_p + done * d, batch->view[0], (size_t)batch->n * (size_t)d * sizeof(float));
 done:
     hirl_var_release(&x);
     hirl_var_release(&y);
     return status;
 }
 
-static void show_progress(const char *what, int64_t done, int64_t n, double start)
-{
+static void show_progress(const char *what, int64_t done, int64_t n, double start) {
     char text[160], eta[32];
     double elapsed = hirl_time_now() - start;
     if (!hirl_log_is_terminal()) return;
     hirl_text_duration(eta, done > 0 ? elapsed / (double)done * (double)(n - done) : 0);
-    if (hirl_text_format(text, sizeof text, "%s %3.0f %%  %.0f images/s  eta %s", what, 100.0 * (double)done / (double)(n > 0 ? n : 1),
+    if (hirl_text_format(text, sizeof text, "%s %3.0f %%  %.0f images/s  eta %s", what,
+                         100.0 * (double)done / (double)(n > 0 ? n : 1),
                          (double)done / (elapsed > 0 ? elapsed : 1), eta) == HIRL_OK)
         hirl_log_progress(text);
 }
 
-hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *set, hirl_embed_kind_t kind, const char *what, float **x_p,
-                                int32_t **label_p, int64_t *n_local_p, int *d_p)
-{
-    int64_t n = hirl_shard_set_n_samples(set), size = hirl_world_size(ctx->world), rank = hirl_world_rank(ctx->world);
+hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *set,
+                                hirl_embed_kind_t kind, const char *what, float **x_p,
+                                int32_t **label_p, int64_t *n_local_p, int *d_p) {
+    int64_t n = hirl_shard_set_n_samples(set), size = hirl_world_size(ctx->world),
+            rank = hirl_world_rank(ctx->world);
     int64_t n_local = n * (rank + 1) / size - n * rank / size, done = 0;
     hirl_loader_spec_t spec = {.batch = ctx->batch,
                                .is_train = false,
                                .n_views = 1,
                                .eval_resize = (int)ctx->views->eval_resize,
                                .eval_crop = (int)ctx->views->eval_crop,
-                               .eval_is_bicubic = strcmp(ctx->views->eval_interpolation, "bicubic") == 0};
+                               .eval_is_bicubic =
+                                   strcmp(ctx->views->eval_interpolation, "bicubic") == 0};
     hirl_loader_t *loader = NULL;
     const hirl_batch_t *batch = NULL;
     float *x = NULL;
@@ -59,7 +63,9 @@ hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set
     int d = 0;
     double start = hirl_time_now();
     hirl_status_t status = HIRL_OK;
-    HIRL_REQUIRE(n >= size, HIRL_ERR_ARG, "%s: the data set has %lld samples, fewer than the %lld ranks", what, (long long)n, (long long)size);
+    HIRL_REQUIRE(n >= size, HIRL_ERR_ARG,
+                 "%s: the data set has %lld samples, fewer than the %lld ranks", what, (long long)n,
+                 (long long)size);
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_CLUSTER, n_local, &label), status, err);
     HIRL_TRY_GOTO(hirl_loader_create(ctx->world, set, ctx->data, &spec, &loader), status, err);
     HIRL_TRY_GOTO(hirl_loader_begin_epoch(loader, 0, 0), status, err);
@@ -73,15 +79,18 @@ hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set
     }
     hirl_log_progress(NULL);
     if (done != n_local) {
-        status = HIRL_FAIL(HIRL_ERR_INTERNAL, "%s: %lld of %lld samples came", what, (long long)done, (long long)n_local);
+        status = HIRL_FAIL(HIRL_ERR_INTERNAL, "%s: %lld of %lld samples came", what,
+                           (long long)done, (long long)n_local);
         goto err;
     }
     hirl_loader_destroy(&loader);
     *x_p = x;
     *n_local_p = n_local;
     *d_p = d;
-    if (label_p) *label_p = label;
-    else hirl_mem_free(label);
+    if (label_p)
+        *label_p = label;
+    else
+        hirl_mem_free(label);
     return HIRL_OK;
 err:
     hirl_loader_destroy(&loader);

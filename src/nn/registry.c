@@ -17,8 +17,7 @@ struct hirl_registry {
     bool is_finalized, is_trainable;
 };
 
-hirl_status_t hirl_registry_create(hirl_tape_t *tape, hirl_registry_t **registry_p)
-{
+hirl_status_t hirl_registry_create(hirl_tape_t *tape, hirl_registry_t **registry_p) {
     hirl_registry_t *registry = NULL;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_PARAM, 1, &registry));
     registry->tape = tape;
@@ -26,8 +25,7 @@ hirl_status_t hirl_registry_create(hirl_tape_t *tape, hirl_registry_t **registry
     return HIRL_OK;
 }
 
-void hirl_registry_destroy(hirl_registry_t **registry)
-{
+void hirl_registry_destroy(hirl_registry_t **registry) {
     if (!registry || !*registry) return;
     hirl_registry_t *r = *registry;
     for (int i = 0; i < r->n_params; ++i) {
@@ -45,17 +43,20 @@ void hirl_registry_destroy(hirl_registry_t **registry)
     *registry = NULL;
 }
 
-hirl_status_t hirl_registry_add(hirl_registry_t *registry, const char *prefix, const char *suffix, hirl_shape_t shape,
-                                hirl_init_t init, double scale, bool is_buffer, hirl_param_t **param_p)
-{
+hirl_status_t hirl_registry_add(hirl_registry_t *registry, const char *prefix, const char *suffix,
+                                hirl_shape_t shape, hirl_init_t init, double scale, bool is_buffer,
+                                hirl_param_t **param_p) {
     hirl_param_t *param = NULL;
     char name[HIRL_NAME_MAX];
-    HIRL_REQUIRE(!registry->is_finalized, HIRL_ERR_ARG, "registry: %s%s declared after finalize", prefix, suffix);
+    HIRL_REQUIRE(!registry->is_finalized, HIRL_ERR_ARG, "registry: %s%s declared after finalize",
+                 prefix, suffix);
     HIRL_TRY(hirl_text_format(name, sizeof name, "%s%s", prefix, suffix));
-    HIRL_REQUIRE(!hirl_registry_find(registry, name), HIRL_ERR_ARG, "registry: %s declared twice", name);
+    HIRL_REQUIRE(!hirl_registry_find(registry, name), HIRL_ERR_ARG, "registry: %s declared twice",
+                 name);
     if (registry->n_params == registry->capacity) {
         int capacity = registry->capacity ? 2 * registry->capacity : 64;
-        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_PARAM, (size_t)capacity * sizeof *registry->params, (void **)&registry->params));
+        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_PARAM, (size_t)capacity * sizeof *registry->params,
+                                  (void **)&registry->params));
         registry->capacity = capacity;
     }
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_PARAM, 1, &param));
@@ -75,14 +76,13 @@ hirl_status_t hirl_registry_add(hirl_registry_t *registry, const char *prefix, c
 
 // ---------------------------------------------------------------------------------------------- slabs
 
-static hirl_status_t slab_create(hirl_backend_t *be, int64_t n, hirl_tensor_t *slab)
-{
+static hirl_status_t slab_create(hirl_backend_t *be, int64_t n, hirl_tensor_t *slab) {
     HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(n > 0 ? n : ALIGN_ELEMENTS), HIRL_F32, slab));
     return hirl_op_fill(be, 0.0f, slab);
 }
 
-static hirl_status_t slab_view(const hirl_tensor_t *slab, const hirl_param_t *param, hirl_tensor_t *view)
-{
+static hirl_status_t slab_view(const hirl_tensor_t *slab, const hirl_param_t *param,
+                               hirl_tensor_t *view) {
     hirl_tensor_t rows = {0};
     HIRL_TRY(hirl_tensor_rows(slab, param->offset, param->count, &rows));
     hirl_status_t status = hirl_tensor_reshape(&rows, param->shape, view);
@@ -90,38 +90,40 @@ static hirl_status_t slab_view(const hirl_tensor_t *slab, const hirl_param_t *pa
     return status;
 }
 
-static hirl_status_t param_draw(hirl_backend_t *be, const hirl_param_t *param, uint64_t seed)
-{
+static hirl_status_t param_draw(hirl_backend_t *be, const hirl_param_t *param, uint64_t seed) {
     float *host = NULL;
-    hirl_rng_t rng = hirl_rng_make(seed, HIRL_RNG_INIT, hirl_hash64(param->name, strlen(param->name)), 0, 0);
+    hirl_rng_t rng =
+        hirl_rng_make(seed, HIRL_RNG_INIT, hirl_hash64(param->name, strlen(param->name)), 0, 0);
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, param->count, &host));
     const int64_t *d = param->shape.dim;
     switch (param->init) {
-    case HIRL_INIT_ZERO: break;
-    case HIRL_INIT_ONE:
-        for (int64_t i = 0; i < param->count; ++i) host[i] = 1.0f;
-        break;
-    case HIRL_INIT_KAIMING_NORMAL_FAN_OUT: {
-        double std = sqrt(2.0 / (double)(d[0] * d[2] * d[3]));
-        for (int64_t i = 0; i < param->count; ++i) host[i] = (float)(std * hirl_rng_normal(&rng));
-        break;
-    }
-    case HIRL_INIT_UNIFORM_FAN_IN: {
-        double bound = 1.0 / sqrt(param->scale);
-        for (int64_t i = 0; i < param->count; ++i) host[i] = (float)hirl_rng_range(&rng, -bound, bound);
-        break;
-    }
-    case HIRL_INIT_NORMAL:
-        for (int64_t i = 0; i < param->count; ++i) host[i] = (float)(param->scale * hirl_rng_normal(&rng));
-        break;
+        case HIRL_INIT_ZERO: break;
+        case HIRL_INIT_ONE:
+            for (int64_t i = 0; i < param->count; ++i) host[i] = 1.0f;
+            break;
+        case HIRL_INIT_KAIMING_NORMAL_FAN_OUT: {
+            double std = sqrt(2.0 / (double)(d[0] * d[2] * d[3]));
+            for (int64_t i = 0; i < param->count; ++i)
+                host[i] = (float)(std * hirl_rng_normal(&rng));
+            break;
+        }
+        case HIRL_INIT_UNIFORM_FAN_IN: {
+            double bound = 1.0 / sqrt(param->scale);
+            for (int64_t i = 0; i < param->count; ++i)
+                host[i] = (float)hirl_rng_range(&rng, -bound, bound);
+            break;
+        }
+        case HIRL_INIT_NORMAL:
+            for (int64_t i = 0; i < param->count; ++i)
+                host[i] = (float)(param->scale * hirl_rng_normal(&rng));
+            break;
     }
     hirl_status_t status = hirl_backend_upload(be, host, &param->value);
     hirl_mem_free(host);
     return status;
 }
 
-hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, bool is_trainable)
-{
+hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, bool is_trainable) {
     hirl_backend_t *be = hirl_tape_backend_view(registry->tape);
     HIRL_REQUIRE(!registry->is_finalized, HIRL_ERR_ARG, "registry: finalized twice");
     HIRL_TRY(slab_create(be, registry->n_values, &registry->values));
@@ -147,49 +149,53 @@ hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, b
 
 int hirl_registry_n_params(const hirl_registry_t *registry) { return registry->n_params; }
 hirl_param_t *hirl_registry_param(hirl_registry_t *registry, int i) { return registry->params[i]; }
-const hirl_tensor_t *hirl_registry_values_view(const hirl_registry_t *registry) { return &registry->values; }
-const hirl_tensor_t *hirl_registry_grads_view(const hirl_registry_t *registry) { return &registry->grads; }
-const hirl_tensor_t *hirl_registry_buffers_view(const hirl_registry_t *registry) { return &registry->buffers; }
+const hirl_tensor_t *hirl_registry_values_view(const hirl_registry_t *registry) {
+    return &registry->values;
+}
+const hirl_tensor_t *hirl_registry_grads_view(const hirl_registry_t *registry) {
+    return &registry->grads;
+}
+const hirl_tensor_t *hirl_registry_buffers_view(const hirl_registry_t *registry) {
+    return &registry->buffers;
+}
 bool hirl_registry_is_trainable(const hirl_registry_t *registry) { return registry->is_trainable; }
 
-hirl_param_t *hirl_registry_find(hirl_registry_t *registry, const char *name)
-{
+hirl_param_t *hirl_registry_find(hirl_registry_t *registry, const char *name) {
     for (int i = 0; i < registry->n_params; ++i)
         if (strcmp(registry->params[i]->name, name) == 0) return registry->params[i];
     return NULL;
 }
 
-void hirl_registry_clear_grads(hirl_registry_t *registry)
-{
+void hirl_registry_clear_grads(hirl_registry_t *registry) {
     for (int i = 0; i < registry->n_params; ++i)
-        if (hirl_tensor_is_set(&registry->params[i]->grad)) hirl_var_clear_grad(registry->params[i]->var);
+        if (hirl_tensor_is_set(&registry->params[i]->grad))
+            hirl_var_clear_grad(registry->params[i]->var);
 }
 
-static hirl_status_t require_same(const hirl_registry_t *a, const hirl_registry_t *b)
-{
-    bool is_same = a->n_params == b->n_params && a->n_values == b->n_values && a->n_buffers == b->n_buffers;
+static hirl_status_t require_same(const hirl_registry_t *a, const hirl_registry_t *b) {
+    bool is_same =
+        a->n_params == b->n_params && a->n_values == b->n_values && a->n_buffers == b->n_buffers;
     for (int i = 0; is_same && i < a->n_params; ++i)
-        is_same = hirl_shape_equal(&a->params[i]->shape, &b->params[i]->shape) && a->params[i]->offset == b->params[i]->offset;
-    HIRL_REQUIRE(is_same, HIRL_ERR_ARG, "registry: the two registries declare different parameters");
+        is_same = hirl_shape_equal(&a->params[i]->shape, &b->params[i]->shape) &&
+                  a->params[i]->offset == b->params[i]->offset;
+    HIRL_REQUIRE(is_same, HIRL_ERR_ARG,
+                 "registry: the two registries declare different parameters");
     return HIRL_OK;
 }
 
-hirl_status_t hirl_registry_copy(const hirl_registry_t *from, hirl_registry_t *to)
-{
+hirl_status_t hirl_registry_copy(const hirl_registry_t *from, hirl_registry_t *to) {
     hirl_backend_t *be = hirl_tape_backend_view(from->tape);
     HIRL_TRY(require_same(from, to));
     HIRL_TRY(hirl_op_axpby(be, 1.0f, &from->values, 0.0f, &to->values));
     return hirl_op_axpby(be, 1.0f, &from->buffers, 0.0f, &to->buffers);
 }
 
-hirl_status_t hirl_registry_ema(const hirl_registry_t *from, float m, hirl_registry_t *to)
-{
+hirl_status_t hirl_registry_ema(const hirl_registry_t *from, float m, hirl_registry_t *to) {
     HIRL_TRY(require_same(from, to));
     return hirl_op_ema(hirl_tape_backend_view(from->tape), m, &from->values, &to->values);
 }
 
-hirl_status_t hirl_registry_average_buffers(hirl_registry_t *registry, hirl_world_t *world)
-{
+hirl_status_t hirl_registry_average_buffers(hirl_registry_t *registry, hirl_world_t *world) {
     hirl_backend_t *be = hirl_tape_backend_view(registry->tape);
     int size = hirl_world_size(world);
     float *host = NULL;
@@ -197,7 +203,8 @@ hirl_status_t hirl_registry_average_buffers(hirl_registry_t *registry, hirl_worl
     if (size == 1 || registry->n_buffers == 0) return HIRL_OK;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, registry->n_buffers, &host));
     HIRL_TRY_GOTO(hirl_backend_download(be, &registry->buffers, host), status, done);
-    HIRL_TRY_GOTO(hirl_par_all_reduce(world, host, registry->n_buffers, HIRL_PAR_F32, HIRL_PAR_SUM), status, done);
+    HIRL_TRY_GOTO(hirl_par_all_reduce(world, host, registry->n_buffers, HIRL_PAR_F32, HIRL_PAR_SUM),
+                  status, done);
     for (int64_t i = 0; i < registry->n_buffers; ++i) host[i] /= (float)size;
     HIRL_TRY_GOTO(hirl_backend_upload(be, host, &registry->buffers), status, done);
 done:

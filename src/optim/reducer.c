@@ -25,26 +25,27 @@ struct hirl_reducer {
     double wait_seconds;
 };
 
-static hirl_status_t bucket_push(hirl_reducer_t *reducer, const bucket_t *bucket)
-{
+static hirl_status_t bucket_push(hirl_reducer_t *reducer, const bucket_t *bucket) {
     if (reducer->n_buckets == reducer->capacity) {
         int capacity = reducer->capacity ? 2 * reducer->capacity : 16;
-        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_GENERAL, (size_t)capacity * sizeof *reducer->buckets, (void **)&reducer->buckets));
+        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_GENERAL, (size_t)capacity * sizeof *reducer->buckets,
+                                  (void **)&reducer->buckets));
         reducer->capacity = capacity;
     }
     reducer->buckets[reducer->n_buckets++] = *bucket;
     return HIRL_OK;
 }
 
-static hirl_status_t cut_buckets(hirl_reducer_t *reducer, int registry, int64_t bucket_elements, int first_id)
-{
+static hirl_status_t cut_buckets(hirl_reducer_t *reducer, int registry, int64_t bucket_elements,
+                                 int first_id) {
     hirl_registry_t *r = reducer->registries[registry];
     bucket_t bucket = {0};
     for (int i = hirl_registry_n_params(r) - 1; i >= 0; --i) {
         hirl_param_t *param = hirl_registry_param(r, i);
         if (param->is_buffer) continue;
         if (bucket.n_params == 0) bucket = (bucket_t){.registry = registry, .end_param = i + 1};
-        bucket.count = bucket.n_params == 0 ? param->count : bucket.offset + bucket.count - param->offset;
+        bucket.count =
+            bucket.n_params == 0 ? param->count : bucket.offset + bucket.count - param->offset;
         bucket.offset = param->offset;
         bucket.first_param = i;
         ++bucket.n_params;
@@ -58,15 +59,14 @@ static hirl_status_t cut_buckets(hirl_reducer_t *reducer, int registry, int64_t 
     return bucket.n_params ? bucket_push(reducer, &bucket) : HIRL_OK;
 }
 
-static hirl_status_t bucket_begin(hirl_reducer_t *reducer, bucket_t *bucket)
-{
+static hirl_status_t bucket_begin(hirl_reducer_t *reducer, bucket_t *bucket) {
     const hirl_tensor_t *slab = hirl_registry_grads_view(reducer->registries[bucket->registry]);
     bucket->is_begun = true;
-    return hirl_par_all_reduce_begin(reducer->world, hirl_tensor_f32(slab) + bucket->offset, bucket->count, &bucket->request);
+    return hirl_par_all_reduce_begin(reducer->world, hirl_tensor_f32(slab) + bucket->offset,
+                                     bucket->count, &bucket->request);
 }
 
-static hirl_status_t leaf_ready(void *ctx, int64_t id)
-{
+static hirl_status_t leaf_ready(void *ctx, int64_t id) {
     hirl_reducer_t *reducer = ctx;
     if (!reducer->is_armed) return HIRL_OK;
     bucket_t *bucket = &reducer->buckets[reducer->bucket_of[id]];
@@ -74,9 +74,9 @@ static hirl_status_t leaf_ready(void *ctx, int64_t id)
     return bucket_begin(reducer, bucket);
 }
 
-hirl_status_t hirl_reducer_create(hirl_world_t *world, hirl_tape_t *tape, double bucket_mib, hirl_registry_t *const *registries, int n,
-                                  hirl_reducer_t **reducer_p)
-{
+hirl_status_t hirl_reducer_create(hirl_world_t *world, hirl_tape_t *tape, double bucket_mib,
+                                  hirl_registry_t *const *registries, int n,
+                                  hirl_reducer_t **reducer_p) {
     hirl_reducer_t *r = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &r));
@@ -88,7 +88,9 @@ hirl_status_t hirl_reducer_create(hirl_world_t *world, hirl_tape_t *tape, double
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_GENERAL, r->n_leaves, &r->bucket_of), status, err);
     for (int i = 0, first_id = 0; i < n; ++i) {
         r->registries[i] = registries[i];
-        HIRL_TRY_GOTO(cut_buckets(r, i, (int64_t)(bucket_mib * 1048576.0 / sizeof(float)), first_id), status, err);
+        HIRL_TRY_GOTO(
+            cut_buckets(r, i, (int64_t)(bucket_mib * 1048576.0 / sizeof(float)), first_id), status,
+            err);
         first_id += hirl_registry_n_params(registries[i]);
     }
     if (hirl_world_size(world) > 1) hirl_tape_set_leaf_ready(tape, leaf_ready, r);
@@ -99,8 +101,7 @@ err:
     return status;
 }
 
-void hirl_reducer_destroy(hirl_reducer_t **reducer)
-{
+void hirl_reducer_destroy(hirl_reducer_t **reducer) {
     if (!reducer || !*reducer) return;
     hirl_reducer_t *r = *reducer;
     hirl_tape_set_leaf_ready(r->tape, NULL, NULL);
@@ -111,8 +112,7 @@ void hirl_reducer_destroy(hirl_reducer_t **reducer)
     *reducer = NULL;
 }
 
-hirl_status_t hirl_reducer_begin(hirl_reducer_t *reducer)
-{
+hirl_status_t hirl_reducer_begin(hirl_reducer_t *reducer) {
     for (int i = 0; i < reducer->n_buckets; ++i) {
         reducer->buckets[i].n_missing = reducer->buckets[i].n_params;
         reducer->buckets[i].is_begun = false;
@@ -122,8 +122,7 @@ hirl_status_t hirl_reducer_begin(hirl_reducer_t *reducer)
 }
 
 // Clears what nobody contributed to in a bucket that others did; true if anything is there to reduce.
-static hirl_status_t bucket_complete(hirl_reducer_t *reducer, bucket_t *bucket, bool *has_any_p)
-{
+static hirl_status_t bucket_complete(hirl_reducer_t *reducer, bucket_t *bucket, bool *has_any_p) {
     hirl_registry_t *r = reducer->registries[bucket->registry];
     *has_any_p = false;
     for (int i = bucket->first_param; i < bucket->end_param; ++i) {
@@ -138,8 +137,7 @@ static hirl_status_t bucket_complete(hirl_reducer_t *reducer, bucket_t *bucket, 
     return HIRL_OK;
 }
 
-hirl_status_t hirl_reducer_end(hirl_reducer_t *reducer)
-{
+hirl_status_t hirl_reducer_end(hirl_reducer_t *reducer) {
     reducer->is_armed = false;
     if (hirl_world_size(reducer->world) == 1) return HIRL_OK;
     double start = hirl_time_now();
@@ -151,7 +149,8 @@ hirl_status_t hirl_reducer_end(hirl_reducer_t *reducer)
         if (has_any) HIRL_TRY(bucket_begin(reducer, bucket));
     }
     for (int i = 0; i < reducer->n_buckets; ++i)
-        if (reducer->buckets[i].request) HIRL_TRY(hirl_par_all_reduce_end(reducer->world, &reducer->buckets[i].request));
+        if (reducer->buckets[i].request)
+            HIRL_TRY(hirl_par_all_reduce_end(reducer->world, &reducer->buckets[i].request));
     reducer->wait_seconds += hirl_time_now() - start;
     return HIRL_OK;
 }

@@ -6,14 +6,12 @@
 
 static const hirl_method_ops_t *const methods[] = {&ssl_mocov2_ops};
 
-const hirl_method_ops_t *const *hirl_methods(int *n_p)
-{
+const hirl_method_ops_t *const *hirl_methods(int *n_p) {
     *n_p = (int)(sizeof methods / sizeof *methods);
     return methods;
 }
 
-hirl_status_t hirl_method_find(const char *name, const hirl_method_ops_t **ops_p)
-{
+hirl_status_t hirl_method_find(const char *name, const hirl_method_ops_t **ops_p) {
     const char *names[sizeof methods / sizeof *methods];
     int n = (int)(sizeof methods / sizeof *methods);
     for (int i = 0; i < n; ++i) {
@@ -24,15 +22,17 @@ hirl_status_t hirl_method_find(const char *name, const hirl_method_ops_t **ops_p
         }
     }
     int nearest = hirl_text_nearest(name, names, n);
-    return HIRL_FAIL(HIRL_ERR_DECK, "run%%method = '%s': no such method; did you mean '%s'?", name, names[nearest >= 0 ? nearest : 0]);
+    return HIRL_FAIL(HIRL_ERR_DECK, "run%%method = '%s': no such method; did you mean '%s'?", name,
+                     names[nearest >= 0 ? nearest : 0]);
 }
 
-hirl_status_t hirl_method_create(const char *name, const char *hierarchy, const hirl_method_ctx_t *ctx, hirl_method_t *method_p)
-{
+hirl_status_t hirl_method_create(const char *name, const char *hierarchy,
+                                 const hirl_method_ctx_t *ctx, hirl_method_t *method_p) {
     hirl_method_t method = {0}, outer = {0};
     HIRL_TRY(hirl_method_find(name, &method.ops));
-    HIRL_REQUIRE(ctx->n_views >= method.ops->min_views, HIRL_ERR_DECK, "run%%method = '%s' needs at least %d views, views%%crop_size gives %d",
-                 name, method.ops->min_views, ctx->n_views);
+    HIRL_REQUIRE(ctx->n_views >= method.ops->min_views, HIRL_ERR_DECK,
+                 "run%%method = '%s' needs at least %d views, views%%crop_size gives %d", name,
+                 method.ops->min_views, ctx->n_views);
     HIRL_TRY(method.ops->create(ctx, &method.self));
     if (strcmp(hierarchy, "hirl") == 0) {
         outer.ops = &ssl_hirl_ops;
@@ -43,14 +43,12 @@ hirl_status_t hirl_method_create(const char *name, const char *hierarchy, const 
     return HIRL_OK;
 }
 
-void hirl_method_destroy(hirl_method_t *method)
-{
+void hirl_method_destroy(hirl_method_t *method) {
     if (method->ops) method->ops->destroy(&method->self);
     *method = (hirl_method_t){0};
 }
 
-hirl_status_t hirl_method_set_hierarchy(hirl_method_t *method, hirl_hierarchy_t *hierarchy)
-{
+hirl_status_t hirl_method_set_hierarchy(hirl_method_t *method, hirl_hierarchy_t *hierarchy) {
     if (method->ops != &ssl_hirl_ops) {
         hirl_hierarchy_destroy(&hierarchy);
         return HIRL_FAIL(HIRL_ERR_ARG, "a clustering was given, but run%%hierarchy = 'none'");
@@ -61,13 +59,12 @@ hirl_status_t hirl_method_set_hierarchy(hirl_method_t *method, hirl_hierarchy_t 
 
 // ---------------------------------------------------------------------------------------------- terms
 
-static hirl_status_t name_copy(char out[HIRL_TERM_NAME_MAX], const char *name)
-{
+static hirl_status_t name_copy(char out[HIRL_TERM_NAME_MAX], const char *name) {
     return hirl_text_format(out, HIRL_TERM_NAME_MAX, "%s", name);
 }
 
-hirl_status_t hirl_terms_add_loss(hirl_terms_t *terms, const char *name, float weight, hirl_var_t *loss)
-{
+hirl_status_t hirl_terms_add_loss(hirl_terms_t *terms, const char *name, float weight,
+                                  hirl_var_t *loss) {
     if (terms->n_losses == HIRL_MAX_TERMS) {
         hirl_var_release(&loss);
         return HIRL_FAIL(HIRL_ERR_INTERNAL, "more than %d loss terms", HIRL_MAX_TERMS);
@@ -78,8 +75,8 @@ hirl_status_t hirl_terms_add_loss(hirl_terms_t *terms, const char *name, float w
     return name_copy(terms->loss_name[i], name);
 }
 
-hirl_status_t hirl_terms_add_embedding(hirl_terms_t *terms, const char *name, hirl_var_t *embedding)
-{
+hirl_status_t hirl_terms_add_embedding(hirl_terms_t *terms, const char *name,
+                                       hirl_var_t *embedding) {
     if (terms->n_embeddings == HIRL_MAX_TERMS) {
         hirl_var_release(&embedding);
         return HIRL_FAIL(HIRL_ERR_INTERNAL, "more than %d embeddings", HIRL_MAX_TERMS);
@@ -89,8 +86,7 @@ hirl_status_t hirl_terms_add_embedding(hirl_terms_t *terms, const char *name, hi
     return name_copy(terms->embedding_name[i], name);
 }
 
-hirl_status_t hirl_terms_add_metric(hirl_terms_t *terms, const char *name, hirl_tensor_t *metric)
-{
+hirl_status_t hirl_terms_add_metric(hirl_terms_t *terms, const char *name, hirl_tensor_t *metric) {
     if (terms->n_metrics == HIRL_MAX_TERMS) {
         hirl_tensor_reset(metric);
         return HIRL_FAIL(HIRL_ERR_INTERNAL, "more than %d metrics", HIRL_MAX_TERMS);
@@ -101,15 +97,13 @@ hirl_status_t hirl_terms_add_metric(hirl_terms_t *terms, const char *name, hirl_
     return name_copy(terms->metric_name[i], name);
 }
 
-hirl_var_t *hirl_terms_find_embedding(const hirl_terms_t *terms, const char *name)
-{
+hirl_var_t *hirl_terms_find_embedding(const hirl_terms_t *terms, const char *name) {
     for (int i = 0; i < terms->n_embeddings; ++i)
         if (strcmp(terms->embedding_name[i], name) == 0) return terms->embedding[i];
     return NULL;
 }
 
-void hirl_terms_reset(hirl_terms_t *terms)
-{
+void hirl_terms_reset(hirl_terms_t *terms) {
     for (int i = 0; i < terms->n_losses; ++i) hirl_var_release(&terms->loss[i]);
     for (int i = 0; i < terms->n_embeddings; ++i) hirl_var_release(&terms->embedding[i]);
     for (int i = 0; i < terms->n_metrics; ++i) hirl_tensor_reset(&terms->metric[i]);
@@ -118,8 +112,8 @@ void hirl_terms_reset(hirl_terms_t *terms)
 
 // ---------------------------------------------------------------------------------------------- inputs
 
-hirl_status_t hirl_input_var(hirl_tape_t *tape, const float *host, int64_t first, hirl_shape_t shape, hirl_var_t **x_p)
-{
+hirl_status_t hirl_input_var(hirl_tape_t *tape, const float *host, int64_t first,
+                             hirl_shape_t shape, hirl_var_t **x_p) {
     hirl_backend_t *be = hirl_tape_backend_view(tape);
     hirl_tensor_t x = {0};
     int64_t row = hirl_shape_count(&shape) / (shape.dim[0] > 0 ? shape.dim[0] : 1);

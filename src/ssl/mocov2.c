@@ -27,19 +27,21 @@ typedef struct mocov2 {
     encoder_t query, key;
     hirl_tensor_t queue; // f32 [K, D], rows of unit norm
     int64_t queue_pointer;
-    float *new_keys; // [global batch, D]: keys of the step in order of the global batch, entered into the queue after the update
+    float *
+        new_keys; // [global batch, D]: keys of the step in order of the global batch, entered into the queue after the update
     float *gathered; // [global micro-batch, D]
 } mocov2_t;
 
 // ---------------------------------------------------------------------------------------------- creation
 
-static hirl_status_t encoder_create(mocov2_t *m, const char *prefix, bool is_trainable, encoder_t *encoder)
-{
+static hirl_status_t encoder_create(mocov2_t *m, const char *prefix, bool is_trainable,
+                                    encoder_t *encoder) {
     const hirl_model_cfg_t *model = hirl_deck_group_view(m->ctx.deck, "model");
     char head[HIRL_NAME_MAX];
     HIRL_TRY(hirl_text_format(head, sizeof head, "%sfc.", prefix));
     HIRL_TRY(hirl_registry_create(m->ctx.tape, &encoder->registry));
-    HIRL_TRY(hirl_resnet_create(encoder->registry, prefix, model, m->ctx.in_channels, &encoder->backbone));
+    HIRL_TRY(hirl_resnet_create(encoder->registry, prefix, model, m->ctx.in_channels,
+                                &encoder->backbone));
     int dim = hirl_resnet_feature_dim(encoder->backbone);
     hirl_mlp_spec_t spec = {.in_dim = dim,
                             .hidden_dim = m->cfg.hidden_dim > 0 ? (int)m->cfg.hidden_dim : dim,
@@ -50,16 +52,14 @@ static hirl_status_t encoder_create(mocov2_t *m, const char *prefix, bool is_tra
     return hirl_registry_finalize(encoder->registry, m->ctx.seed, is_trainable);
 }
 
-static void encoder_destroy(encoder_t *encoder)
-{
+static void encoder_destroy(encoder_t *encoder) {
     hirl_mlp_destroy(&encoder->head);
     hirl_resnet_destroy(&encoder->backbone);
     hirl_registry_destroy(&encoder->registry);
 }
 
 // Queue of random unit vectors, row by row from (seed, row).
-static hirl_status_t queue_create(mocov2_t *m)
-{
+static hirl_status_t queue_create(mocov2_t *m) {
     hirl_backend_t *be = hirl_tape_backend_view(m->ctx.tape);
     int64_t k = m->cfg.queue, d = m->cfg.dim;
     float *host = NULL;
@@ -79,8 +79,7 @@ static hirl_status_t queue_create(mocov2_t *m)
     return status;
 }
 
-static void mocov2_destroy(void **self)
-{
+static void mocov2_destroy(void **self) {
     if (!self || !*self) return;
     mocov2_t *m = *self;
     hirl_tensor_reset(&m->queue);
@@ -92,14 +91,14 @@ static void mocov2_destroy(void **self)
     *self = NULL;
 }
 
-static hirl_status_t mocov2_create(const hirl_method_ctx_t *ctx, void **self_p)
-{
+static hirl_status_t mocov2_create(const hirl_method_ctx_t *ctx, void **self_p) {
     mocov2_t *m = NULL;
     void *self;
     hirl_status_t status = HIRL_OK;
     const mocov2_cfg_t *cfg = hirl_deck_group_view(ctx->deck, "mocov2");
     const hirl_model_cfg_t *model = hirl_deck_group_view(ctx->deck, "model");
-    HIRL_REQUIRE(cfg->queue % ctx->batch == 0, HIRL_ERR_DECK, "mocov2%%queue = %lld: must be a multiple of optim%%batch = %lld",
+    HIRL_REQUIRE(cfg->queue % ctx->batch == 0, HIRL_ERR_DECK,
+                 "mocov2%%queue = %lld: must be a multiple of optim%%batch = %lld",
                  (long long)cfg->queue, (long long)ctx->batch);
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_PARAM, 1, &m));
     self = m;
@@ -119,35 +118,33 @@ err:
     return status;
 }
 
-static int mocov2_registries(void *self, hirl_registry_t *out[HIRL_MAX_REGISTRIES])
-{
+static int mocov2_registries(void *self, hirl_registry_t *out[HIRL_MAX_REGISTRIES]) {
     mocov2_t *m = self;
     out[0] = m->query.registry;
     out[1] = m->key.registry;
     return 2;
 }
 
-static int mocov2_embed_dim(void *self, hirl_embed_kind_t kind)
-{
+static int mocov2_embed_dim(void *self, hirl_embed_kind_t kind) {
     mocov2_t *m = self;
-    return kind == HIRL_EMBED_FEATURE ? hirl_resnet_feature_dim(m->query.backbone) : (int)m->cfg.dim;
+    return kind == HIRL_EMBED_FEATURE ? hirl_resnet_feature_dim(m->query.backbone)
+                                      : (int)m->cfg.dim;
 }
 
 // Query: forward and twice that backward; key: forward.
-static double mocov2_step_flops(void *self, const hirl_batch_t *batch)
-{
+static double mocov2_step_flops(void *self, const hirl_batch_t *batch) {
     mocov2_t *m = self;
     double flops = 0;
     for (int v = 0; v < batch->n_views; ++v)
-        flops += (v == 1 ? 1.0 : 3.0) * hirl_resnet_flops(m->query.backbone, batch->size[v], batch->width[v]);
+        flops += (v == 1 ? 1.0 : 3.0) *
+                 hirl_resnet_flops(m->query.backbone, batch->size[v], batch->width[v]);
     return flops;
 }
 
 // ---------------------------------------------------------------------------------------------- keys
 
 // `step` is NULL outside training.
-static hirl_forward_t forward_context(const mocov2_t *m, const hirl_step_t *step)
-{
+static hirl_forward_t forward_context(const mocov2_t *m, const hirl_step_t *step) {
     return (hirl_forward_t){.tape = m->ctx.tape,
                             .is_training = step != NULL,
                             .bn_group = m->bn_group,
@@ -156,8 +153,8 @@ static hirl_forward_t forward_context(const mocov2_t *m, const hirl_step_t *step
                             .n_micro = step ? step->n_micro : 0};
 }
 
-static hirl_status_t encode(const mocov2_t *m, const encoder_t *encoder, const hirl_forward_t *fw, hirl_var_t *x, hirl_var_t **y_p)
-{
+static hirl_status_t encode(const mocov2_t *m, const encoder_t *encoder, const hirl_forward_t *fw,
+                            hirl_var_t *x, hirl_var_t **y_p) {
     (void)m;
     hirl_var_t *features = NULL;
     HIRL_TRY(hirl_resnet_forward(encoder->backbone, fw, x, &features));
@@ -174,34 +171,34 @@ typedef struct shuffle {
     bool is_identity;
 } shuffle_t;
 
-static int64_t shuffle_at(const shuffle_t *s, int64_t position)
-{
+static int64_t shuffle_at(const shuffle_t *s, int64_t position) {
     if (s->is_identity) return position;
     return s->given ? s->given[position] : hirl_permutation_at(&s->permutation, position);
 }
 
-static shuffle_t shuffle_make(const mocov2_t *m, const hirl_step_t *step)
-{
+static shuffle_t shuffle_make(const mocov2_t *m, const hirl_step_t *step) {
     int64_t n_global = step->n * hirl_world_size(m->ctx.world);
     uint64_t id = (uint64_t)(step->step * step->n_micro + step->micro);
-    return (shuffle_t){.n = step->n,
-                       .n_global = n_global,
-                       .permutation = hirl_permutation_make(m->ctx.seed, HIRL_RNG_SHUFFLE, id, n_global),
-                       .given = step->draws ? step->draws->shuffle : NULL,
-                       // within one group for the whole batch the order does not matter
-                       .is_identity = !m->cfg.shuffle || m->bn_group == 0 || m->bn_group >= n_global};
+    return (shuffle_t){
+        .n = step->n,
+        .n_global = n_global,
+        .permutation = hirl_permutation_make(m->ctx.seed, HIRL_RNG_SHUFFLE, id, n_global),
+        .given = step->draws ? step->draws->shuffle : NULL,
+        // within one group for the whole batch the order does not matter
+        .is_identity = !m->cfg.shuffle || m->bn_group == 0 || m->bn_group >= n_global};
 }
 
 // Sends rows [n, row] of all ranks to their places in the shuffled order.
-static hirl_status_t shuffle_rows(const mocov2_t *m, const shuffle_t *s, const float *in, int64_t row, float *out)
-{
+static hirl_status_t shuffle_rows(const mocov2_t *m, const shuffle_t *s, const float *in,
+                                  int64_t row, float *out) {
     hirl_world_t *world = m->ctx.world;
     int size = hirl_world_size(world), rank = hirl_world_rank(world);
     float *packed = NULL, *received = NULL;
     int64_t *counts = NULL, *next = NULL;
     hirl_status_t status = HIRL_OK;
     if (size == 1) {
-        for (int64_t p = 0; p < s->n; ++p) memcpy(out + p * row, in + shuffle_at(s, p) * row, (size_t)row * sizeof *out);
+        for (int64_t p = 0; p < s->n; ++p)
+            memcpy(out + p * row, in + shuffle_at(s, p) * row, (size_t)row * sizeof *out);
         return HIRL_OK;
     }
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, s->n * row, &packed), status, done);
@@ -213,12 +210,15 @@ static hirl_status_t shuffle_rows(const mocov2_t *m, const shuffle_t *s, const f
     for (int64_t p = 0; p < s->n_global; ++p) {
         int64_t source = shuffle_at(s, p);
         if (source / s->n == rank) {
-            memcpy(packed + n_packed++ * row, in + (source - rank * s->n) * row, (size_t)row * sizeof *out);
+            memcpy(packed + n_packed++ * row, in + (source - rank * s->n) * row,
+                   (size_t)row * sizeof *out);
             counts[p / s->n] += row;
         }
         if (p / s->n == rank) counts[size + source / s->n] += row;
     }
-    HIRL_TRY_GOTO(hirl_par_all_to_all_v(world, packed, counts, received, counts + size, HIRL_PAR_F32), status, done);
+    HIRL_TRY_GOTO(
+        hirl_par_all_to_all_v(world, packed, counts, received, counts + size, HIRL_PAR_F32), status,
+        done);
     for (int r = 1; r < size; ++r) next[r] = next[r - 1] + counts[size + r - 1];
     for (int64_t i = 0; i < s->n; ++i) {
         int64_t source_rank = shuffle_at(s, rank * s->n + i) / s->n;
@@ -234,8 +234,8 @@ done:
 }
 
 // k = nrm(f_k(view 1)) of this rank's rows, by way of the shuffled order; all ranks' keys go to new_keys.
-static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_shape_t shape, hirl_tensor_t *keys)
-{
+static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_shape_t shape,
+                                 hirl_tensor_t *keys) {
     hirl_tape_t *tape = m->ctx.tape;
     hirl_backend_t *be = hirl_tape_backend_view(tape);
     hirl_forward_t fw = forward_context(m, step);
@@ -248,7 +248,9 @@ static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_shap
     hirl_status_t status = HIRL_OK;
     hirl_tape_begin_no_grad(tape);
     if (!shuffle.is_identity) {
-        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float), (void **)&shuffled), status, done);
+        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float),
+                                     (void **)&shuffled),
+                      status, done);
         HIRL_TRY_GOTO(shuffle_rows(m, &shuffle, images, row, shuffled), status, done);
         images = shuffled;
     }
@@ -259,7 +261,9 @@ static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_shap
     HIRL_TRY_GOTO(hirl_backend_download(be, hirl_var_value_view(k), mine), status, done);
     if (size > 1) {
         float *copy = NULL;
-        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * d) * sizeof(float), (void **)&copy), status, done);
+        HIRL_TRY_GOTO(
+            hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * d) * sizeof(float), (void **)&copy),
+            status, done);
         memcpy(copy, mine, (size_t)(n * d) * sizeof(float));
         status = hirl_par_all_gather(m->ctx.world, copy, n * d, HIRL_PAR_F32, m->gathered);
         hirl_mem_free(copy);
@@ -284,8 +288,7 @@ done:
 
 // ---------------------------------------------------------------------------------------------- step
 
-static hirl_status_t mocov2_before_step(void *self, int64_t step, double progress)
-{
+static hirl_status_t mocov2_before_step(void *self, int64_t step, double progress) {
     mocov2_t *m = self;
     (void)step;
     (void)progress;
@@ -293,8 +296,8 @@ static hirl_status_t mocov2_before_step(void *self, int64_t step, double progres
 }
 
 // InfoNCE (He et al. 2020, eq. 1): cross entropy of [q k, q Q^T] / T with the key in column 0.
-static hirl_status_t info_nce(mocov2_t *m, hirl_var_t *q, hirl_var_t *k, const hirl_tensor_t *zeros, hirl_var_t **loss_p, hirl_tensor_t *correct_p)
-{
+static hirl_status_t info_nce(mocov2_t *m, hirl_var_t *q, hirl_var_t *k, const hirl_tensor_t *zeros,
+                              hirl_var_t **loss_p, hirl_tensor_t *correct_p) {
     hirl_tape_t *tape = m->ctx.tape;
     hirl_var_t *positive = NULL, *negative = NULL, *logits = NULL;
     hirl_status_t status = HIRL_OK;
@@ -302,7 +305,8 @@ static hirl_status_t info_nce(mocov2_t *m, hirl_var_t *q, hirl_var_t *k, const h
     HIRL_TRY_GOTO(hirl_tape_matmul_const(tape, q, &m->queue, &negative), status, done);
     HIRL_TRY_GOTO(hirl_tape_concat_columns(tape, positive, negative, &logits), status, done);
     hirl_var_release(&negative);
-    status = hirl_tape_cross_entropy(tape, logits, (float)(1.0 / m->cfg.temperature), zeros, loss_p, correct_p);
+    status = hirl_tape_cross_entropy(tape, logits, (float)(1.0 / m->cfg.temperature), zeros, loss_p,
+                                     correct_p);
 done:
     hirl_var_release(&positive);
     hirl_var_release(&negative);
@@ -310,16 +314,14 @@ done:
     return status;
 }
 
-static hirl_shape_t view_shape(const hirl_step_t *step, int v)
-{
+static hirl_shape_t view_shape(const hirl_step_t *step, int v) {
     const hirl_batch_t *b = step->batch;
     return hirl_shape_4(step->n, b->size[v], b->width[v], b->channels);
 }
 
 // Encodes view v with the query encoder; adds its loss under `name`, and for view 0 the embeddings.
-static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, float weight, hirl_var_t *k, const hirl_tensor_t *zeros,
-                                hirl_terms_t *terms)
-{
+static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, float weight,
+                                hirl_var_t *k, const hirl_tensor_t *zeros, hirl_terms_t *terms) {
     hirl_tape_t *tape = m->ctx.tape;
     hirl_forward_t fw = forward_context(m, step);
     hirl_var_t *x = NULL, *z = NULL, *q = NULL, *loss = NULL;
@@ -327,7 +329,8 @@ static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, flo
     char name[HIRL_TERM_NAME_MAX] = "moco";
     hirl_status_t status = HIRL_OK;
     if (v > 0) HIRL_TRY(hirl_text_format(name, sizeof name, "moco_local%d", v - 2));
-    HIRL_TRY_GOTO(hirl_input_var(tape, step->batch->view[v], step->first, view_shape(step, v), &x), status, done);
+    HIRL_TRY_GOTO(hirl_input_var(tape, step->batch->view[v], step->first, view_shape(step, v), &x),
+                  status, done);
     HIRL_TRY_GOTO(encode(m, &m->query, &fw, x, &z), status, done);
     HIRL_TRY_GOTO(hirl_tape_l2_normalize(tape, z, &q), status, done);
     HIRL_TRY_GOTO(info_nce(m, q, k, zeros, &loss, v == 0 ? &correct : NULL), status, done);
@@ -346,8 +349,7 @@ done:
 }
 
 // Keys first: what the key encoder needs is free again before the query's activations are kept.
-static hirl_status_t mocov2_forward(void *self, const hirl_step_t *step, hirl_terms_t *terms)
-{
+static hirl_status_t mocov2_forward(void *self, const hirl_step_t *step, hirl_terms_t *terms) {
     mocov2_t *m = self;
     hirl_tape_t *tape = m->ctx.tape;
     hirl_backend_t *be = hirl_tape_backend_view(tape);
@@ -362,7 +364,8 @@ static hirl_status_t mocov2_forward(void *self, const hirl_step_t *step, hirl_te
     HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(step->n), HIRL_I32, &zeros), status, done);
     HIRL_TRY_GOTO(hirl_backend_upload(be, host_zeros, &zeros), status, done);
     HIRL_TRY_GOTO(query_term(m, step, 0, 1.0f, k, &zeros, terms), status, done);
-    float weight = strcmp(m->cfg.local_weight, "sum") == 0 ? 1.0f : 1.0f / (float)(n_local > 0 ? n_local : 1);
+    float weight =
+        strcmp(m->cfg.local_weight, "sum") == 0 ? 1.0f : 1.0f / (float)(n_local > 0 ? n_local : 1);
     for (int v = 2; v < step->batch->n_views; ++v)
         HIRL_TRY_GOTO(query_term(m, step, v, weight, k, &zeros, terms), status, done);
 done:
@@ -373,36 +376,40 @@ done:
     return status;
 }
 
-static hirl_status_t mocov2_after_step(void *self, int64_t step)
-{
+static hirl_status_t mocov2_after_step(void *self, int64_t step) {
     mocov2_t *m = self;
     hirl_tensor_t rows = {0};
     (void)step;
     HIRL_TRY(hirl_tensor_rows(&m->queue, m->queue_pointer, m->ctx.batch, &rows));
-    hirl_status_t status = hirl_backend_upload(hirl_tape_backend_view(m->ctx.tape), m->new_keys, &rows);
+    hirl_status_t status =
+        hirl_backend_upload(hirl_tape_backend_view(m->ctx.tape), m->new_keys, &rows);
     hirl_tensor_reset(&rows);
     m->queue_pointer = (m->queue_pointer + m->ctx.batch) % m->cfg.queue;
     return status;
 }
 
-static hirl_status_t mocov2_embed(void *self, hirl_embed_kind_t kind, hirl_var_t *x, hirl_var_t **y_p)
-{
+static hirl_status_t mocov2_embed(void *self, hirl_embed_kind_t kind, hirl_var_t *x,
+                                  hirl_var_t **y_p) {
     mocov2_t *m = self;
     hirl_forward_t fw = forward_context(m, NULL);
     hirl_tape_begin_no_grad(m->ctx.tape);
-    hirl_status_t status = kind == HIRL_EMBED_FEATURE ? hirl_resnet_forward(m->query.backbone, &fw, x, y_p)
-                                                      : encode(m, &m->key, &fw, x, y_p);
+    hirl_status_t status = kind == HIRL_EMBED_FEATURE
+                               ? hirl_resnet_forward(m->query.backbone, &fw, x, y_p)
+                               : encode(m, &m->key, &fw, x, y_p);
     hirl_tape_end_no_grad(m->ctx.tape);
     return status;
 }
 
-static hirl_status_t mocov2_state(void *self, hirl_state_t *state)
-{
+static hirl_status_t mocov2_state(void *self, hirl_state_t *state) {
     mocov2_t *m = self;
     HIRL_TRY(state->visit_tensor(state->ctx, "/method/queue", &m->queue));
-    HIRL_TRY(state->visit(state->ctx, "/method/queue_pointer", HIRL_CKPT_I64, 0, NULL, &m->queue_pointer));
-    HIRL_REQUIRE(m->queue_pointer >= 0 && m->queue_pointer < m->cfg.queue && m->queue_pointer % m->ctx.batch == 0, HIRL_ERR_MISMATCH,
-                 "/method/queue_pointer = %lld: expected a multiple of optim%%batch = %lld below mocov2%%queue = %lld",
+    HIRL_TRY(state->visit(state->ctx, "/method/queue_pointer", HIRL_CKPT_I64, 0, NULL,
+                          &m->queue_pointer));
+    HIRL_REQUIRE(m->queue_pointer >= 0 && m->queue_pointer < m->cfg.queue &&
+                     m->queue_pointer % m->ctx.batch == 0,
+                 HIRL_ERR_MISMATCH,
+                 "/method/queue_pointer = %lld: expected a multiple of optim%%batch = %lld below "
+                 "mocov2%%queue = %lld",
                  (long long)m->queue_pointer, (long long)m->ctx.batch, (long long)m->cfg.queue);
     return HIRL_OK;
 }
@@ -411,17 +418,23 @@ static hirl_status_t mocov2_state(void *self, hirl_state_t *state)
 
 static const hirl_key_t mocov2_keys[] = {
     HIRL_ROW_INT(mocov2_cfg_t, dim, "128", 1, 65536, "", "Dimension of queries and keys."),
-    HIRL_ROW_INT(mocov2_cfg_t, hidden_dim, "0", 0, 65536, "", "Hidden width of the two-layer head; 0: the feature dimension."),
-    HIRL_ROW_INT(mocov2_cfg_t, queue, "16384", 1, 1 << 26, "keys", "Length of the queue of negatives, a multiple of optim%batch."),
-    HIRL_ROW_REAL(mocov2_cfg_t, momentum, "0.999", 0, 1, "", "Momentum of the key encoder's moving average."),
+    HIRL_ROW_INT(mocov2_cfg_t, hidden_dim, "0", 0, 65536, "",
+                 "Hidden width of the two-layer head; 0: the feature dimension."),
+    HIRL_ROW_INT(mocov2_cfg_t, queue, "16384", 1, 1 << 26, "keys",
+                 "Length of the queue of negatives, a multiple of optim%batch."),
+    HIRL_ROW_REAL(mocov2_cfg_t, momentum, "0.999", 0, 1, "",
+                  "Momentum of the key encoder's moving average."),
     HIRL_ROW_REAL(mocov2_cfg_t, temperature, "0.2", 1e-4, 1e4, "", "Temperature of the softmax."),
     HIRL_ROW_BOOL(mocov2_cfg_t, shuffle, ".true.",
-                  "Encode keys in shuffled order, so that a query and its key never share batch statistics of the same samples."),
+                  "Encode keys in shuffled order, so that a query and its key never share batch "
+                  "statistics of the same samples."),
     HIRL_ROW_TEXT(mocov2_cfg_t, local_weight, "'mean'", "sum|mean",
                   "Weight of the local crops' losses: each 1 (as published), or together 1."),
 };
 
-static const hirl_group_t mocov2_group = {"mocov2", "MoCo v2.", mocov2_keys, sizeof mocov2_keys / sizeof *mocov2_keys, sizeof(mocov2_cfg_t)};
+static const hirl_group_t mocov2_group = {"mocov2", "MoCo v2.", mocov2_keys,
+                                          sizeof mocov2_keys / sizeof *mocov2_keys,
+                                          sizeof(mocov2_cfg_t)};
 
 const hirl_method_ops_t ssl_mocov2_ops = {
     .name = "mocov2",

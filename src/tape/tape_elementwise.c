@@ -2,15 +2,13 @@
 
 #include "tape_impl.h"
 
-static hirl_status_t act_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy)
-{
+static hirl_status_t act_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy) {
     hirl_tensor_t dx = {0};
     HIRL_TRY(hirl_op_act_backward(tape->backend, node->u.act, &node->saved[0], dy, &dx));
     return input_add_grad(node->in[0], &dx, false);
 }
 
-hirl_status_t hirl_tape_act(hirl_tape_t *tape, hirl_act_t act, hirl_var_t *x, hirl_var_t **y_p)
-{
+hirl_status_t hirl_tape_act(hirl_tape_t *tape, hirl_act_t act, hirl_var_t *x, hirl_var_t **y_p) {
     hirl_tensor_t y = {0};
     node_t *node;
     HIRL_REQUIRE(act != HIRL_ACT_NONE, HIRL_ERR_ARG, "act: no activation given");
@@ -24,8 +22,7 @@ hirl_status_t hirl_tape_act(hirl_tape_t *tape, hirl_act_t act, hirl_var_t *x, hi
 }
 
 // Both inputs get the same tensor: marked as shared, so that neither adds into it.
-static hirl_status_t add_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy)
-{
+static hirl_status_t add_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy) {
     (void)tape;
     for (int i = 0; i < 2; ++i) {
         hirl_tensor_t d = hirl_tensor_retain(dy);
@@ -34,16 +31,14 @@ static hirl_status_t add_backward(hirl_tape_t *tape, node_t *node, const hirl_te
     return HIRL_OK;
 }
 
-hirl_status_t hirl_tape_add(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p)
-{
+hirl_status_t hirl_tape_add(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p) {
     hirl_tensor_t y = {0};
     node_t *node;
     HIRL_TRY(hirl_op_add(tape->backend, &x1->value, &x2->value, &y));
     return node_record(tape, add_backward, (hirl_var_t *[]){x1, x2}, 2, &y, y_p, &node);
 }
 
-static hirl_status_t mul_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy)
-{
+static hirl_status_t mul_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy) {
     for (int i = 0; i < 2; ++i) {
         hirl_tensor_t d = {0};
         if (!node->in[i]) continue;
@@ -53,8 +48,7 @@ static hirl_status_t mul_backward(hirl_tape_t *tape, node_t *node, const hirl_te
     return HIRL_OK;
 }
 
-hirl_status_t hirl_tape_mul(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p)
-{
+hirl_status_t hirl_tape_mul(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, hirl_var_t **y_p) {
     hirl_tensor_t y = {0};
     node_t *node;
     HIRL_TRY(hirl_op_mul(tape->backend, &x1->value, &x2->value, &y));
@@ -66,15 +60,14 @@ hirl_status_t hirl_tape_mul(hirl_tape_t *tape, hirl_var_t *x1, hirl_var_t *x2, h
     return HIRL_OK;
 }
 
-static hirl_status_t cast_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy)
-{
+static hirl_status_t cast_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy) {
     hirl_tensor_t dx = {0};
     HIRL_TRY(hirl_op_cast(tape->backend, dy, node->saved[0].dtype, &dx));
     return input_add_grad(node->in[0], &dx, false);
 }
 
-hirl_status_t hirl_tape_cast(hirl_tape_t *tape, hirl_var_t *x, hirl_dtype_t dtype, hirl_var_t **y_p)
-{
+hirl_status_t hirl_tape_cast(hirl_tape_t *tape, hirl_var_t *x, hirl_dtype_t dtype,
+                             hirl_var_t **y_p) {
     hirl_tensor_t y = {0};
     node_t *node;
     if (x->value.dtype == dtype) {
@@ -88,15 +81,13 @@ hirl_status_t hirl_tape_cast(hirl_tape_t *tape, hirl_var_t *x, hirl_dtype_t dtyp
 }
 
 // The gradient stays plain: consumers convert where they must.
-static hirl_status_t to_plain_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy)
-{
+static hirl_status_t to_plain_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy) {
     (void)tape;
     hirl_tensor_t dx = hirl_tensor_retain(dy);
     return input_add_grad(node->in[0], &dx, true);
 }
 
-hirl_status_t hirl_tape_to_plain(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t **y_p)
-{
+hirl_status_t hirl_tape_to_plain(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t **y_p) {
     hirl_tensor_t y = {0};
     node_t *node;
     if (hirl_tensor_is_plain(&x->value)) {
@@ -107,15 +98,13 @@ hirl_status_t hirl_tape_to_plain(hirl_tape_t *tape, hirl_var_t *x, hirl_var_t **
     return node_record(tape, to_plain_backward, (hirl_var_t *[]){x}, 1, &y, y_p, &node);
 }
 
-static hirl_status_t softmax_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy)
-{
+static hirl_status_t softmax_backward(hirl_tape_t *tape, node_t *node, const hirl_tensor_t *dy) {
     hirl_tensor_t dx = {0};
     HIRL_TRY(hirl_op_softmax_backward(tape->backend, &node->saved[0], dy, node->u.scale, &dx));
     return input_add_grad(node->in[0], &dx, false);
 }
 
-hirl_status_t hirl_tape_softmax(hirl_tape_t *tape, hirl_var_t *x, float scale, hirl_var_t **y_p)
-{
+hirl_status_t hirl_tape_softmax(hirl_tape_t *tape, hirl_var_t *x, float scale, hirl_var_t **y_p) {
     hirl_tensor_t y = {0};
     node_t *node;
     HIRL_TRY(hirl_op_softmax(tape->backend, &x->value, scale, &y));

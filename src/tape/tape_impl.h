@@ -13,7 +13,7 @@ struct hirl_var {
     hirl_tape_t *tape;
     hirl_tensor_t value;
     hirl_tensor_t grad;
-    int n_handles;       // callers' references
+    int n_handles; // callers' references
     bool requires_grad;
     bool is_leaf;
     bool is_recorded;    // a node writes to or reads from it: freed by the tape
@@ -66,8 +66,7 @@ struct hirl_tape {
     int64_t bn_world_ranks;
 };
 
-static inline bool var_wants_grad(const hirl_var_t *var)
-{
+static inline bool var_wants_grad(const hirl_var_t *var) {
     return var && var->requires_grad && var->tape->no_grad_depth == 0;
 }
 
@@ -76,15 +75,14 @@ hirl_status_t var_new_own(hirl_tape_t *tape, hirl_tensor_t *value, hirl_var_t **
 
 /// Makes the output variable of an operation (the value's reference moves into it, also on failure) and, when `n_in` inputs include one that
 /// wants a gradient, a node; *node_p is NULL otherwise and nothing need be saved.
-hirl_status_t node_record(hirl_tape_t *tape, node_backward_t backward, hirl_var_t *const *in, int n_in, hirl_tensor_t *value,
-                          hirl_var_t **out_p, node_t **node_p);
+hirl_status_t node_record(hirl_tape_t *tape, node_backward_t backward, hirl_var_t *const *in,
+                          int n_in, hirl_tensor_t *value, hirl_var_t **out_p, node_t **node_p);
 
 /// Adds `grad` (reference moves in, also on failure) to the gradient of a variable that is not a leaf.
 hirl_status_t var_add_grad(hirl_var_t *var, hirl_tensor_t *grad, bool is_shared);
 
 /// True if a leaf's gradient must be accumulated rather than overwritten; marks it as present.
-static inline bool leaf_begin_contribution(hirl_var_t *leaf)
-{
+static inline bool leaf_begin_contribution(hirl_var_t *leaf) {
     bool has = leaf->is_grad_set;
     leaf->is_grad_set = true;
     return has;

@@ -5,8 +5,7 @@
 #include "hirl/train.h"
 
 // Each rank's own part: what fails on one rank alone is agreed on before anything collective begins.
-static hirl_status_t open_backend(hirl_session_t *s)
-{
+static hirl_status_t open_backend(hirl_session_t *s) {
     const hirl_method_ops_t *ops;
     int threads = (int)(s->run->threads > 0 ? s->run->threads : hirl_world_n_cpus(s->world));
     HIRL_TRY(hirl_method_find(s->run->method, &ops));
@@ -16,19 +15,21 @@ static hirl_status_t open_backend(hirl_session_t *s)
 }
 
 // Collective; all ranks get the same outcome.
-static hirl_status_t open_data(hirl_session_t *s)
-{
-    HIRL_REQUIRE(s->data->train[0], HIRL_ERR_DECK, "data%%train: shards of the training set are needed");
+static hirl_status_t open_data(hirl_session_t *s) {
+    HIRL_REQUIRE(s->data->train[0], HIRL_ERR_DECK,
+                 "data%%train: shards of the training set are needed");
     HIRL_TRY(hirl_shard_set_open(s->world, s->data->train, s->data, &s->train));
-    return s->data->val[0] ? hirl_shard_set_open(s->world, s->data->val, s->data, &s->val) : HIRL_OK;
+    return s->data->val[0] ? hirl_shard_set_open(s->world, s->data->val, s->data, &s->val)
+                           : HIRL_OK;
 }
 
-static hirl_status_t open_method(hirl_session_t *s, int in_channels, int64_t n_samples)
-{
+static hirl_status_t open_method(hirl_session_t *s, int in_channels, int64_t n_samples) {
     int64_t parts = hirl_world_size(s->world) * s->optim->accumulate;
-    HIRL_REQUIRE(s->optim->batch % parts == 0, HIRL_ERR_DECK,
-                 "optim%%batch = %lld: must be a multiple of ranks x optim%%accumulate = %d x %lld = %lld", (long long)s->optim->batch,
-                 hirl_world_size(s->world), (long long)s->optim->accumulate, (long long)parts);
+    HIRL_REQUIRE(
+        s->optim->batch % parts == 0, HIRL_ERR_DECK,
+        "optim%%batch = %lld: must be a multiple of ranks x optim%%accumulate = %d x %lld = %lld",
+        (long long)s->optim->batch, hirl_world_size(s->world), (long long)s->optim->accumulate,
+        (long long)parts);
     hirl_method_ctx_t ctx = {.tape = s->tape,
                              .world = s->world,
                              .deck = s->deck,
@@ -38,15 +39,17 @@ static hirl_status_t open_method(hirl_session_t *s, int in_channels, int64_t n_s
                              .batch = s->optim->batch,
                              .accumulate = (int)s->optim->accumulate,
                              .n_samples = n_samples,
-                             .dtype = strcmp(s->run->precision, "bf16") == 0 ? HIRL_BF16 : HIRL_F32};
+                             .dtype =
+                                 strcmp(s->run->precision, "bf16") == 0 ? HIRL_BF16 : HIRL_F32};
     HIRL_TRY(hirl_method_create(s->run->method, s->run->hierarchy, &ctx, &s->method));
     s->n_registries = s->method.ops->registries(s->method.self, s->registry);
-    while (s->n_trainable < s->n_registries && hirl_registry_is_trainable(s->registry[s->n_trainable])) ++s->n_trainable;
+    while (s->n_trainable < s->n_registries &&
+           hirl_registry_is_trainable(s->registry[s->n_trainable]))
+        ++s->n_trainable;
     return hirl_optimizer_create(s->optim, s->backend, s->registry, s->n_trainable, &s->optimizer);
 }
 
-static hirl_status_t session_open(hirl_session_t *s, int in_channels, int64_t n_samples)
-{
+static hirl_status_t session_open(hirl_session_t *s, int in_channels, int64_t n_samples) {
     HIRL_TRY(hirl_par_agree(s->world, open_backend(s)));
     if (in_channels <= 0) {
         HIRL_TRY(open_data(s));
@@ -56,9 +59,8 @@ static hirl_status_t session_open(hirl_session_t *s, int in_channels, int64_t n_
     return hirl_par_agree(s->world, open_method(s, in_channels, n_samples));
 }
 
-hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, int in_channels, int64_t n_samples,
-                                  hirl_session_t **session_p)
-{
+hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, int in_channels,
+                                  int64_t n_samples, hirl_session_t **session_p) {
     hirl_session_t *s = NULL;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &s));
     s->world = world;
@@ -79,8 +81,7 @@ hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, 
     return HIRL_OK;
 }
 
-void hirl_session_destroy(hirl_session_t **session)
-{
+void hirl_session_destroy(hirl_session_t **session) {
     if (!session || !*session) return;
     hirl_session_t *s = *session;
     hirl_optimizer_destroy(&s->optimizer);
@@ -93,8 +94,7 @@ void hirl_session_destroy(hirl_session_t **session)
     *session = NULL;
 }
 
-hirl_eval_ctx_t hirl_session_eval_ctx(const hirl_session_t *s)
-{
+hirl_eval_ctx_t hirl_session_eval_ctx(const hirl_session_t *s) {
     int64_t batch = s->optim->batch / hirl_world_size(s->world);
     return (hirl_eval_ctx_t){.world = s->world,
                              .tape = s->tape,
@@ -107,20 +107,31 @@ hirl_eval_ctx_t hirl_session_eval_ctx(const hirl_session_t *s)
 // ---------------------------------------------------------------------------------------------- deck
 
 static const hirl_key_t run_keys[] = {
-    HIRL_ROW_TEXT(hirl_run_cfg_t, task, "'pretrain'", "pack|pretrain|knn|probe|inspect", "What to do."),
-    HIRL_ROW_TEXT(hirl_run_cfg_t, base, "''", NULL, "Deck to start from, relative to this one; this deck's keys then override it."),
-    HIRL_ROW_TEXT(hirl_run_cfg_t, method, "'mocov2'", NULL, "Pre-training method; hirl.x --help lists them."),
+    HIRL_ROW_TEXT(hirl_run_cfg_t, task, "'pretrain'", "pack|pretrain|knn|probe|inspect",
+                  "What to do."),
+    HIRL_ROW_TEXT(hirl_run_cfg_t, base, "''", NULL,
+                  "Deck to start from, relative to this one; this deck's keys then override it."),
+    HIRL_ROW_TEXT(hirl_run_cfg_t, method, "'mocov2'", NULL,
+                  "Pre-training method; hirl.x --help lists them."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, hierarchy, "'none'", "none|hirl", "Hierarchy around the method."),
-    HIRL_ROW_TEXT(hirl_run_cfg_t, device, "'auto'", "auto|cpu|ref", "Backend; ref is the slow reference."),
+    HIRL_ROW_TEXT(hirl_run_cfg_t, device, "'auto'", "auto|cpu|ref",
+                  "Backend; ref is the slow reference."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, precision, "'f32'", "f32|bf16",
-                  "Images and activations of the encoder; weights, statistics, heads and losses are f32 always."),
-    HIRL_ROW_TEXT(hirl_run_cfg_t, output, "'run'", NULL, "Folder of the run: decks, logs, checkpoints."),
-    HIRL_ROW_TEXT(hirl_run_cfg_t, log_level, "'info'", "error|warn|info|debug|trace", "What is logged."),
-    HIRL_ROW_INT(hirl_run_cfg_t, seed, "0", 0, 9007199254740992.0, "", "Seed of everything random."),
-    HIRL_ROW_INT(hirl_run_cfg_t, threads, "0", 0, 4096, "threads", "Compute threads per rank; 0: the rank's share of the CPUs it may use."),
-    HIRL_ROW_INT(hirl_run_cfg_t, log_every, "10", 1, 1e9, "steps", "Steps between lines of metrics.jsonl."),
-    HIRL_ROW_INT(hirl_run_cfg_t, max_steps, "0", 0, 1e15, "steps", "Stop, with a checkpoint, when this many optimiser steps are done; 0: no limit."),
+                  "Images and activations of the encoder; weights, statistics, heads and losses "
+                  "are f32 always."),
+    HIRL_ROW_TEXT(hirl_run_cfg_t, output, "'run'", NULL,
+                  "Folder of the run: decks, logs, checkpoints."),
+    HIRL_ROW_TEXT(hirl_run_cfg_t, log_level, "'info'", "error|warn|info|debug|trace",
+                  "What is logged."),
+    HIRL_ROW_INT(hirl_run_cfg_t, seed, "0", 0, 9007199254740992.0, "",
+                 "Seed of everything random."),
+    HIRL_ROW_INT(hirl_run_cfg_t, threads, "0", 0, 4096, "threads",
+                 "Compute threads per rank; 0: the rank's share of the CPUs it may use."),
+    HIRL_ROW_INT(hirl_run_cfg_t, log_every, "10", 1, 1e9, "steps",
+                 "Steps between lines of metrics.jsonl."),
+    HIRL_ROW_INT(hirl_run_cfg_t, max_steps, "0", 0, 1e15, "steps",
+                 "Stop, with a checkpoint, when this many optimiser steps are done; 0: no limit."),
 };
 
-const hirl_group_t hirl_run_group = {"run", "The task and its surroundings.", run_keys, sizeof run_keys / sizeof *run_keys,
-                                     sizeof(hirl_run_cfg_t)};
+const hirl_group_t hirl_run_group = {"run", "The task and its surroundings.", run_keys,
+                                     sizeof run_keys / sizeof *run_keys, sizeof(hirl_run_cfg_t)};

@@ -13,8 +13,7 @@ typedef struct list {
     int n, capacity;
 } list_t;
 
-static void list_reset(list_t *list)
-{
+static void list_reset(list_t *list) {
     for (int i = 0; i < list->n; ++i) {
         hirl_mem_free((void *)(uintptr_t)list->arrays[i].name);
         hirl_mem_free((void *)(uintptr_t)list->arrays[i].data);
@@ -23,32 +22,36 @@ static void list_reset(list_t *list)
     *list = (list_t){0};
 }
 
-static size_t type_size(hirl_ckpt_type_t type)
-{
-    static const size_t size[] = {[HIRL_CKPT_F32] = 4, [HIRL_CKPT_F64] = 8, [HIRL_CKPT_I32] = 4, [HIRL_CKPT_I64] = 8, [HIRL_CKPT_U8] = 1};
+static size_t type_size(hirl_ckpt_type_t type) {
+    static const size_t size[] = {[HIRL_CKPT_F32] = 4,
+                                  [HIRL_CKPT_F64] = 8,
+                                  [HIRL_CKPT_I32] = 4,
+                                  [HIRL_CKPT_I64] = 8,
+                                  [HIRL_CKPT_U8] = 1};
     return size[type];
 }
 
-static int64_t count_of(int n_axes, const int64_t *shape)
-{
+static int64_t count_of(int n_axes, const int64_t *shape) {
     int64_t n = 1;
     for (int i = 0; i < n_axes; ++i) n *= shape[i];
     return n;
 }
 
 // A snapshot: name and data are copied, so that the state may move on while the file is written.
-static hirl_status_t list_add(list_t *list, const char *name, hirl_ckpt_type_t type, int n_axes, const int64_t *shape, void **data_p)
-{
+static hirl_status_t list_add(list_t *list, const char *name, hirl_ckpt_type_t type, int n_axes,
+                              const int64_t *shape, void **data_p) {
     char *copy = NULL;
     void *data = NULL;
     if (list->n == list->capacity) {
         int capacity = list->capacity ? 2 * list->capacity : 256;
-        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_GENERAL, (size_t)capacity * sizeof *list->arrays, (void **)&list->arrays));
+        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_GENERAL, (size_t)capacity * sizeof *list->arrays,
+                                  (void **)&list->arrays));
         list->capacity = capacity;
     }
     HIRL_TRY(hirl_mem_alloc(HIRL_MEM_GENERAL, strlen(name) + 1, (void **)&copy));
     memcpy(copy, name, strlen(name) + 1);
-    hirl_status_t status = hirl_mem_alloc(HIRL_MEM_PARAM, (size_t)count_of(n_axes, shape) * type_size(type), &data);
+    hirl_status_t status =
+        hirl_mem_alloc(HIRL_MEM_PARAM, (size_t)count_of(n_axes, shape) * type_size(type), &data);
     if (status != HIRL_OK) {
         hirl_mem_free(copy);
         return status;
@@ -60,16 +63,15 @@ static hirl_status_t list_add(list_t *list, const char *name, hirl_ckpt_type_t t
     return HIRL_OK;
 }
 
-static hirl_status_t save_array(void *ctx, const char *name, hirl_ckpt_type_t type, int n_axes, const int64_t *shape, void *data)
-{
+static hirl_status_t save_array(void *ctx, const char *name, hirl_ckpt_type_t type, int n_axes,
+                                const int64_t *shape, void *data) {
     void *copy;
     HIRL_TRY(list_add(ctx, name, type, n_axes, shape, &copy));
     memcpy(copy, data, (size_t)count_of(n_axes, shape) * type_size(type));
     return HIRL_OK;
 }
 
-static hirl_status_t save_tensor(void *ctx, const char *name, const hirl_tensor_t *tensor)
-{
+static hirl_status_t save_tensor(void *ctx, const char *name, const hirl_tensor_t *tensor) {
     list_t *list = ctx;
     void *copy;
     HIRL_TRY(list_add(list, name, HIRL_CKPT_F32, tensor->shape.n_axes, tensor->shape.dim, &copy));
@@ -78,8 +80,7 @@ static hirl_status_t save_tensor(void *ctx, const char *name, const hirl_tensor_
 
 typedef hirl_status_t (*visit_tensor_t)(void *ctx, const char *name, const hirl_tensor_t *tensor);
 
-static hirl_status_t visit_model(hirl_session_t *s, visit_tensor_t visit, void *ctx)
-{
+static hirl_status_t visit_model(hirl_session_t *s, visit_tensor_t visit, void *ctx) {
     for (int r = 0; r < s->n_registries; ++r) {
         for (int i = 0; i < hirl_registry_n_params(s->registry[r]); ++i) {
             const hirl_param_t *param = hirl_registry_param(s->registry[r], i);
@@ -92,8 +93,7 @@ static hirl_status_t visit_model(hirl_session_t *s, visit_tensor_t visit, void *
 }
 
 // Everything beyond /model.
-static hirl_status_t visit_rest(hirl_session_t *s, hirl_state_t *state)
-{
+static hirl_status_t visit_rest(hirl_session_t *s, hirl_state_t *state) {
     int64_t n;
     int64_t *counts = hirl_optimizer_step_counts(s->optimizer, &n);
     HIRL_TRY(hirl_optimizer_visit(s->optimizer, state->visit_tensor, state->ctx));
@@ -101,17 +101,17 @@ static hirl_status_t visit_rest(hirl_session_t *s, hirl_state_t *state)
     return s->method.ops->state ? s->method.ops->state(s->method.self, state) : HIRL_OK;
 }
 
-static hirl_status_t checkpoint_folder(const hirl_session_t *s, char folder[HIRL_DECK_TEXT_MAX + 16])
-{
+static hirl_status_t checkpoint_folder(const hirl_session_t *s,
+                                       char folder[HIRL_DECK_TEXT_MAX + 16]) {
     return hirl_text_format(folder, HIRL_DECK_TEXT_MAX + 16, "%s/checkpoints", s->run->output);
 }
 
-static hirl_status_t save_on_root(hirl_session_t *s, const hirl_progress_t *progress)
-{
+static hirl_status_t save_on_root(hirl_session_t *s, const hirl_progress_t *progress) {
     char folder[HIRL_DECK_TEXT_MAX + 16];
     list_t list = {.backend = s->backend};
     hirl_text_t deck = {0};
-    hirl_state_t state = {.is_loading = false, .ctx = &list, .visit = save_array, .visit_tensor = save_tensor};
+    hirl_state_t state = {
+        .is_loading = false, .ctx = &list, .visit = save_array, .visit_tensor = save_tensor};
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(checkpoint_folder(s, folder), status, done);
     HIRL_TRY_GOTO(hirl_path_make_folder(folder), status, done);
@@ -133,9 +133,9 @@ done:
     return status;
 }
 
-hirl_status_t hirl_session_save(hirl_session_t *s, const hirl_progress_t *progress)
-{
-    return hirl_par_agree(s->world, hirl_world_rank(s->world) == 0 ? save_on_root(s, progress) : HIRL_OK);
+hirl_status_t hirl_session_save(hirl_session_t *s, const hirl_progress_t *progress) {
+    return hirl_par_agree(s->world,
+                          hirl_world_rank(s->world) == 0 ? save_on_root(s, progress) : HIRL_OK);
 }
 
 // ---------------------------------------------------------------------------------------------- loading
@@ -147,8 +147,8 @@ typedef struct loader {
 } loader_t;
 
 // Rank 0 reads, all agree, all receive.
-static hirl_status_t load_array(void *ctx, const char *name, hirl_ckpt_type_t type, int n_axes, const int64_t *shape, void *data)
-{
+static hirl_status_t load_array(void *ctx, const char *name, hirl_ckpt_type_t type, int n_axes,
+                                const int64_t *shape, void *data) {
     loader_t *loader = ctx;
     hirl_world_t *world = loader->session->world;
     int32_t is_present = loader->ckpt && hirl_ckpt_find_view(loader->ckpt, name) != NULL;
@@ -157,25 +157,27 @@ static hirl_status_t load_array(void *ctx, const char *name, hirl_ckpt_type_t ty
     if (!is_present && loader->skip_absent) return HIRL_OK;
     if (loader->ckpt) status = hirl_ckpt_read(loader->ckpt, name, type, n_axes, shape, data);
     HIRL_TRY(hirl_par_agree(world, status));
-    return hirl_par_broadcast(world, data, count_of(n_axes, shape) * (int64_t)type_size(type), HIRL_PAR_U8, 0);
+    return hirl_par_broadcast(world, data, count_of(n_axes, shape) * (int64_t)type_size(type),
+                              HIRL_PAR_U8, 0);
 }
 
-static hirl_status_t load_tensor(void *ctx, const char *name, const hirl_tensor_t *tensor)
-{
+static hirl_status_t load_tensor(void *ctx, const char *name, const hirl_tensor_t *tensor) {
     loader_t *loader = ctx;
     hirl_backend_t *be = loader->session->backend;
     float *host = NULL;
-    HIRL_TRY(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)hirl_tensor_count(tensor) * sizeof *host, (void **)&host));
+    HIRL_TRY(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)hirl_tensor_count(tensor) * sizeof *host,
+                            (void **)&host));
     hirl_status_t status = hirl_backend_download(be, tensor, host); // stays if the file may lack it
-    if (status == HIRL_OK) status = load_array(ctx, name, HIRL_CKPT_F32, tensor->shape.n_axes, tensor->shape.dim, host);
+    if (status == HIRL_OK)
+        status =
+            load_array(ctx, name, HIRL_CKPT_F32, tensor->shape.n_axes, tensor->shape.dim, host);
     if (status == HIRL_OK) status = hirl_backend_upload(be, host, tensor);
     hirl_mem_free(host);
     return status;
 }
 
 // One message that lists all names of /model that are missing, extra or of another shape.
-static hirl_status_t check_names(hirl_session_t *s, const hirl_ckpt_t *ckpt, bool allow_extra)
-{
+static hirl_status_t check_names(hirl_session_t *s, const hirl_ckpt_t *ckpt, bool allow_extra) {
     hirl_ckpt_array_t *wanted = NULL;
     char(*names)[HIRL_NAME_MAX + 16] = NULL;
     int n = 0, at = 0;
@@ -186,8 +188,10 @@ static hirl_status_t check_names(hirl_session_t *s, const hirl_ckpt_t *ckpt, boo
     for (int r = 0; r < s->n_registries; ++r) {
         for (int i = 0; i < hirl_registry_n_params(s->registry[r]); ++i, ++at) {
             const hirl_param_t *param = hirl_registry_param(s->registry[r], i);
-            HIRL_TRY_GOTO(hirl_text_format(names[at], sizeof names[at], "/model/%s", param->name), status, done);
-            wanted[at] = (hirl_ckpt_array_t){.name = names[at], .type = HIRL_CKPT_F32, .n_axes = param->shape.n_axes};
+            HIRL_TRY_GOTO(hirl_text_format(names[at], sizeof names[at], "/model/%s", param->name),
+                          status, done);
+            wanted[at] = (hirl_ckpt_array_t){
+                .name = names[at], .type = HIRL_CKPT_F32, .n_axes = param->shape.n_axes};
             memcpy(wanted[at].shape, param->shape.dim, sizeof param->shape.dim);
         }
     }
@@ -198,29 +202,33 @@ done:
     return status;
 }
 
-static hirl_status_t check_meta(const hirl_session_t *s, const hirl_ckpt_t *ckpt)
-{
+static hirl_status_t check_meta(const hirl_session_t *s, const hirl_ckpt_t *ckpt) {
     const hirl_ckpt_meta_t *meta = hirl_ckpt_meta_view(ckpt);
-    HIRL_REQUIRE(strcmp(meta->method, s->run->method) == 0 && strcmp(meta->hierarchy, s->run->hierarchy) == 0, HIRL_ERR_MISMATCH,
-                 "%s: written by run%%method = '%s', run%%hierarchy = '%s'; this run has '%s', '%s'. Use another run%%output, or "
+    HIRL_REQUIRE(strcmp(meta->method, s->run->method) == 0 &&
+                     strcmp(meta->hierarchy, s->run->hierarchy) == 0,
+                 HIRL_ERR_MISMATCH,
+                 "%s: written by run%%method = '%s', run%%hierarchy = '%s'; this run has '%s', "
+                 "'%s'. Use another run%%output, or "
                  "checkpoint%%restart = 'none' with checkpoint%%init_from",
-                 hirl_ckpt_path_view(ckpt), meta->method, meta->hierarchy, s->run->method, s->run->hierarchy);
-    HIRL_REQUIRE(meta->seed == s->run->seed, HIRL_ERR_MISMATCH, "%s: written with run%%seed = %lld; this run has %lld",
-                 hirl_ckpt_path_view(ckpt), (long long)meta->seed, (long long)s->run->seed);
+                 hirl_ckpt_path_view(ckpt), meta->method, meta->hierarchy, s->run->method,
+                 s->run->hierarchy);
+    HIRL_REQUIRE(meta->seed == s->run->seed, HIRL_ERR_MISMATCH,
+                 "%s: written with run%%seed = %lld; this run has %lld", hirl_ckpt_path_view(ckpt),
+                 (long long)meta->seed, (long long)s->run->seed);
     return HIRL_OK;
 }
 
-static hirl_status_t check_on_root(hirl_session_t *s, const hirl_ckpt_t *ckpt)
-{
+static hirl_status_t check_on_root(hirl_session_t *s, const hirl_ckpt_t *ckpt) {
     if (!ckpt) return HIRL_OK;
     HIRL_TRY(check_meta(s, ckpt));
     return check_names(s, ckpt, false);
 }
 
-hirl_status_t hirl_session_load(hirl_session_t *s, const hirl_ckpt_t *ckpt, hirl_progress_t *progress_p)
-{
+hirl_status_t hirl_session_load(hirl_session_t *s, const hirl_ckpt_t *ckpt,
+                                hirl_progress_t *progress_p) {
     loader_t loader = {.session = s, .ckpt = ckpt};
-    hirl_state_t state = {.is_loading = true, .ctx = &loader, .visit = load_array, .visit_tensor = load_tensor};
+    hirl_state_t state = {
+        .is_loading = true, .ctx = &loader, .visit = load_array, .visit_tensor = load_tensor};
     int64_t at[4] = {0};
     HIRL_TRY(hirl_par_agree(s->world, check_on_root(s, ckpt)));
     HIRL_TRY(visit_model(s, load_tensor, &loader));
@@ -233,25 +241,28 @@ hirl_status_t hirl_session_load(hirl_session_t *s, const hirl_ckpt_t *ckpt, hirl
         at[3] = meta->samples_seen;
     }
     HIRL_TRY(hirl_par_broadcast(s->world, at, 4, HIRL_PAR_I64, 0));
-    HIRL_REQUIRE(at[0] >= 0 && at[1] >= 0 && at[2] >= 0 && at[3] >= 0, HIRL_ERR_FORMAT, "checkpoint: negative step, epoch, batch or samples");
-    *progress_p = (hirl_progress_t){.step = at[0], .epoch = at[1], .batch = at[2], .samples_seen = at[3]};
+    HIRL_REQUIRE(at[0] >= 0 && at[1] >= 0 && at[2] >= 0 && at[3] >= 0, HIRL_ERR_FORMAT,
+                 "checkpoint: negative step, epoch, batch or samples");
+    *progress_p =
+        (hirl_progress_t){.step = at[0], .epoch = at[1], .batch = at[2], .samples_seen = at[3]};
     return HIRL_OK;
 }
 
-hirl_status_t hirl_session_load_model(hirl_session_t *s, const char *path, bool with_state)
-{
+hirl_status_t hirl_session_load_model(hirl_session_t *s, const char *path, bool with_state) {
     loader_t loader = {.session = s};
     hirl_ckpt_t *ckpt = NULL;
     hirl_status_t status = HIRL_OK;
     if (hirl_world_rank(s->world) == 0) {
-        status = hirl_ckpt_is_checkpoint(path) ? hirl_ckpt_open(path, true, &ckpt) : hirl_arrays_open(path, &ckpt);
+        status = hirl_ckpt_is_checkpoint(path) ? hirl_ckpt_open(path, true, &ckpt)
+                                               : hirl_arrays_open(path, &ckpt);
         if (status == HIRL_OK) status = check_names(s, ckpt, true);
     }
     HIRL_TRY_GOTO(hirl_par_agree(s->world, status), status, done);
     loader.ckpt = ckpt;
     HIRL_TRY_GOTO(visit_model(s, load_tensor, &loader), status, done);
     if (with_state && s->method.ops->state) {
-        hirl_state_t state = {.is_loading = true, .ctx = &loader, .visit = load_array, .visit_tensor = load_tensor};
+        hirl_state_t state = {
+            .is_loading = true, .ctx = &loader, .visit = load_array, .visit_tensor = load_tensor};
         loader.skip_absent = true;
         status = s->method.ops->state(s->method.self, &state);
     }
@@ -260,18 +271,17 @@ done:
     return status;
 }
 
-static hirl_status_t open_on_root(const hirl_session_t *s, hirl_ckpt_t **ckpt_p)
-{
+static hirl_status_t open_on_root(const hirl_session_t *s, hirl_ckpt_t **ckpt_p) {
     char folder[HIRL_DECK_TEXT_MAX + 16];
     if (hirl_world_rank(s->world) != 0) return HIRL_OK;
-    if (strcmp(s->ckpt->restart, "auto") != 0) return hirl_ckpt_open(s->ckpt->restart, true, ckpt_p);
+    if (strcmp(s->ckpt->restart, "auto") != 0)
+        return hirl_ckpt_open(s->ckpt->restart, true, ckpt_p);
     HIRL_TRY(checkpoint_folder(s, folder));
     return hirl_ckpt_open_newest(folder, ckpt_p);
 }
 
 // Checkpoints beyond where this run starts are of another one: the next restart would take them for this run's, and `keep` would count them.
-static hirl_status_t check_later_on_root(const hirl_session_t *s, int64_t step)
-{
+static hirl_status_t check_later_on_root(const hirl_session_t *s, int64_t step) {
     char folder[HIRL_DECK_TEXT_MAX + 16];
     hirl_ckpt_t *ckpt = NULL;
     hirl_status_t status = HIRL_OK;
@@ -280,15 +290,15 @@ static hirl_status_t check_later_on_root(const hirl_session_t *s, int64_t step)
     HIRL_TRY(hirl_ckpt_open_newest(folder, &ckpt));
     if (ckpt && hirl_ckpt_meta_view(ckpt)->step > step)
         status = HIRL_FAIL(HIRL_ERR_MISMATCH,
-                           "%s: written by another run, beyond step %lld where checkpoint%%restart = '%s' lets this one start. Use another "
+                           "%s: written by another run, beyond step %lld where checkpoint%%restart "
+                           "= '%s' lets this one start. Use another "
                            "run%%output, or remove that folder's checkpoints",
                            hirl_ckpt_path_view(ckpt), (long long)step, s->ckpt->restart);
     hirl_ckpt_close(&ckpt);
     return status;
 }
 
-static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p)
-{
+static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p) {
     hirl_ckpt_t *ckpt = NULL;
     *is_restarted_p = false;
     if (strcmp(s->ckpt->restart, "none") == 0) return HIRL_OK;
@@ -298,16 +308,17 @@ static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, boo
     if (status == HIRL_OK && is_found) {
         status = hirl_session_load(s, ckpt, progress_p);
         if (status == HIRL_OK && ckpt)
-            hirl_log_root(HIRL_LOG_INFO, "restart: from = %s step = %lld epoch = %lld batch = %lld", hirl_ckpt_path_view(ckpt),
-                          (long long)progress_p->step, (long long)progress_p->epoch, (long long)progress_p->batch);
+            hirl_log_root(HIRL_LOG_INFO, "restart: from = %s step = %lld epoch = %lld batch = %lld",
+                          hirl_ckpt_path_view(ckpt), (long long)progress_p->step,
+                          (long long)progress_p->epoch, (long long)progress_p->batch);
         *is_restarted_p = status == HIRL_OK;
     }
     hirl_ckpt_close(&ckpt);
     return status;
 }
 
-hirl_status_t hirl_session_restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p)
-{
+hirl_status_t hirl_session_restart(hirl_session_t *s, hirl_progress_t *progress_p,
+                                   bool *is_restarted_p) {
     HIRL_TRY(restart(s, progress_p, is_restarted_p));
     return hirl_par_agree(s->world, check_later_on_root(s, progress_p->step));
 }

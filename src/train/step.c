@@ -6,8 +6,7 @@
 
 #include "hirl/train.h"
 
-static hirl_status_t read_scalar(hirl_backend_t *be, const hirl_tensor_t *tensor, double *value_p)
-{
+static hirl_status_t read_scalar(hirl_backend_t *be, const hirl_tensor_t *tensor, double *value_p) {
     float value;
     HIRL_TRY(hirl_backend_download(be, tensor, &value));
     *value_p = value;
@@ -15,8 +14,8 @@ static hirl_status_t read_scalar(hirl_backend_t *be, const hirl_tensor_t *tensor
 }
 
 // Adds a micro-batch's terms to the step's means.
-static hirl_status_t collect_terms(hirl_session_t *s, const hirl_terms_t *terms, int n_micro, hirl_step_result_t *result)
-{
+static hirl_status_t collect_terms(hirl_session_t *s, const hirl_terms_t *terms, int n_micro,
+                                   hirl_step_result_t *result) {
     result->n_losses = terms->n_losses;
     result->n_metrics = terms->n_metrics;
     for (int i = 0; i < terms->n_losses; ++i) {
@@ -35,8 +34,8 @@ static hirl_status_t collect_terms(hirl_session_t *s, const hirl_terms_t *terms,
     return HIRL_OK;
 }
 
-static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request, int micro, hirl_step_result_t *result)
-{
+static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request, int micro,
+                                 hirl_step_result_t *result) {
     int n_micro = (int)s->optim->accumulate;
     int64_t n = request->batch->n / n_micro;
     hirl_step_t step = {.batch = request->batch,
@@ -54,7 +53,8 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     for (int i = 0; i < terms.n_losses; ++i)
         weight[i] = terms.loss_weight[i] / (float)(n_micro * hirl_world_size(s->world));
     HIRL_TRY_GOTO(collect_terms(s, &terms, n_micro, result), status, done);
-    if (request->after_forward) HIRL_TRY_GOTO(request->after_forward(request->watch_ctx, &terms, micro), status, done);
+    if (request->after_forward)
+        HIRL_TRY_GOTO(request->after_forward(request->watch_ctx, &terms, micro), status, done);
     // only the loss handles are needed from here on
     for (int i = 0; i < terms.n_embeddings; ++i) hirl_var_release(&terms.embedding[i]);
     terms.n_embeddings = 0;
@@ -65,13 +65,14 @@ done:
     return status;
 }
 
-hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer, const hirl_step_request_t *request, hirl_step_result_t *result_p)
-{
+hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
+                                const hirl_step_request_t *request, hirl_step_result_t *result_p) {
     hirl_step_result_t result = {0};
     double progress = s->schedule->epochs > 0 ? request->epoch / s->schedule->epochs : 0;
     int n_micro = (int)s->optim->accumulate;
     for (int i = 0; i < s->n_trainable; ++i) hirl_registry_clear_grads(s->registry[i]);
-    if (s->method.ops->before_step) HIRL_TRY(s->method.ops->before_step(s->method.self, request->step, progress));
+    if (s->method.ops->before_step)
+        HIRL_TRY(s->method.ops->before_step(s->method.self, request->step, progress));
     for (int micro = 0; micro < n_micro; ++micro) {
         if (micro == n_micro - 1) HIRL_TRY(hirl_reducer_begin(reducer));
         HIRL_TRY(micro_batch(s, request, micro, &result));
@@ -81,11 +82,15 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer, cons
     HIRL_TRY(hirl_optimizer_grad_norm(s->optimizer, &result.grad_norm));
     result.is_finite = isfinite(result.grad_norm);
     if (result.is_finite) {
-        double scale = s->optim->clip_grad > 0 ? fmin(1.0, s->optim->clip_grad / (result.grad_norm + 1e-6)) : 1.0;
+        double scale = s->optim->clip_grad > 0
+                           ? fmin(1.0, s->optim->clip_grad / (result.grad_norm + 1e-6))
+                           : 1.0;
         HIRL_TRY(hirl_optimizer_step(s->optimizer, request->lr, scale));
     }
-    for (int i = 0; i < s->n_registries; ++i) HIRL_TRY(hirl_registry_average_buffers(s->registry[i], s->world));
-    if (s->method.ops->after_step) HIRL_TRY(s->method.ops->after_step(s->method.self, request->step));
+    for (int i = 0; i < s->n_registries; ++i)
+        HIRL_TRY(hirl_registry_average_buffers(s->registry[i], s->world));
+    if (s->method.ops->after_step)
+        HIRL_TRY(s->method.ops->after_step(s->method.self, request->step));
     *result_p = result;
     return HIRL_OK;
 }

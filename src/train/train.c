@@ -21,15 +21,15 @@ typedef struct trainer {
 
 // ---------------------------------------------------------------------------------------------- epochs
 
-static hirl_status_t extract_train(void *ctx, hirl_embed_kind_t kind, float **x_p, int64_t *n_local_p, int *d_p)
-{
+static hirl_status_t extract_train(void *ctx, hirl_embed_kind_t kind, float **x_p,
+                                   int64_t *n_local_p, int *d_p) {
     hirl_session_t *s = ctx;
     hirl_eval_ctx_t eval = hirl_session_eval_ctx(s);
-    return hirl_eval_extract(&eval, s->train, kind, "clustering features", x_p, NULL, n_local_p, d_p);
+    return hirl_eval_extract(&eval, s->train, kind, "clustering features", x_p, NULL, n_local_p,
+                             d_p);
 }
 
-static hirl_status_t evaluate(trainer_t *t)
-{
+static hirl_status_t evaluate(trainer_t *t) {
     hirl_session_t *s = t->s;
     hirl_eval_ctx_t eval = hirl_session_eval_ctx(s);
     if (!s->val) return HIRL_OK;
@@ -39,37 +39,41 @@ static hirl_status_t evaluate(trainer_t *t)
 }
 
 // True every `every` epochs; fractions of an epoch fall on the nearest batch. 0: never.
-static bool is_due(const trainer_t *t, double every_epochs)
-{
+static bool is_due(const trainer_t *t, double every_epochs) {
     int64_t every = llround(every_epochs * (double)t->n_batches);
     return every > 0 && t->at.step % every == 0;
 }
 
-static hirl_status_t save(trainer_t *t)
-{
+static hirl_status_t save(trainer_t *t) {
     double start = hirl_time_now();
     if (t->saved_step == t->at.step) return HIRL_OK;
     HIRL_TRY(hirl_session_save(t->s, &t->at));
     t->saved_step = t->at.step;
-    hirl_log_root(HIRL_LOG_DEBUG, "checkpoint: step = %lld seconds = %.3f", (long long)t->at.step, hirl_time_now() - start);
+    hirl_log_root(HIRL_LOG_DEBUG, "checkpoint: step = %lld seconds = %.3f", (long long)t->at.step,
+                  hirl_time_now() - start);
     return HIRL_OK;
 }
 
 // ---------------------------------------------------------------------------------------------- steps
 
-static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_seconds)
-{
+static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_seconds) {
     hirl_session_t *s = t->s;
     hirl_step_result_t result;
-    double epoch = (double)t->at.step / (double)t->n_batches, start = hirl_time_now(), waited = hirl_reducer_wait_seconds(t->reducer);
-    hirl_step_request_t request = {
-        .batch = batch, .step = t->at.step, .epoch = epoch, .lr = hirl_schedule_lr(s->schedule, t->lr, epoch)};
+    double epoch = (double)t->at.step / (double)t->n_batches, start = hirl_time_now(),
+           waited = hirl_reducer_wait_seconds(t->reducer);
+    hirl_step_request_t request = {.batch = batch,
+                                   .step = t->at.step,
+                                   .epoch = epoch,
+                                   .lr = hirl_schedule_lr(s->schedule, t->lr, epoch)};
     HIRL_TRY(hirl_session_step(s, t->reducer, &request, &result));
     HIRL_REQUIRE(result.is_finite, HIRL_ERR_NUMERIC,
-                 "step %lld: the gradient is not finite (first sample of this rank's batch: %lld). Lower optim%%lr, or set optim%%clip_grad",
+                 "step %lld: the gradient is not finite (first sample of this rank's batch: %lld). "
+                 "Lower optim%%lr, or set optim%%clip_grad",
                  (long long)t->at.step, (long long)batch->index[0]);
     double compute = hirl_time_now() - start;
-    step_times_t times = {.data = data_seconds, .reduce = hirl_reducer_wait_seconds(t->reducer) - waited, .total = data_seconds + compute};
+    step_times_t times = {.data = data_seconds,
+                          .reduce = hirl_reducer_wait_seconds(t->reducer) - waited,
+                          .total = data_seconds + compute};
     times.compute = compute - times.reduce;
     ++t->at.step;
     ++t->at.batch;
@@ -79,44 +83,48 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
         t->at.batch = 0;
     }
     t->result.train_seconds += times.total;
-    return run_log_step(t->log, &t->at, (double)t->at.step / (double)t->n_batches, request.lr, &result, &times);
+    return run_log_step(t->log, &t->at, (double)t->at.step / (double)t->n_batches, request.lr,
+                        &result, &times);
 }
 
 // All ranks stop together, whichever of them caught a signal.
-static hirl_status_t agree_signal(trainer_t *t, bool *is_caught_p)
-{
+static hirl_status_t agree_signal(trainer_t *t, bool *is_caught_p) {
     int32_t caught = hirl_signal_caught();
     HIRL_TRY(hirl_par_all_reduce(t->s->world, &caught, 1, HIRL_PAR_I32, HIRL_PAR_MAX));
     *is_caught_p = caught != 0;
     if (caught)
-        hirl_log_root(HIRL_LOG_WARN, "signal %d: writing a checkpoint after step %lld and ending; run again to continue", caught, (long long)t->at.step);
+        hirl_log_root(
+            HIRL_LOG_WARN,
+            "signal %d: writing a checkpoint after step %lld and ending; run again to continue",
+            caught, (long long)t->at.step);
     return HIRL_OK;
 }
 
-static bool is_finished(const trainer_t *t)
-{
+static bool is_finished(const trainer_t *t) {
     int64_t max_steps = t->s->run->max_steps;
-    return t->at.step >= t->n_steps || (max_steps > 0 && t->at.step >= max_steps) || t->result.is_interrupted;
+    return t->at.step >= t->n_steps || (max_steps > 0 && t->at.step >= max_steps) ||
+           t->result.is_interrupted;
 }
 
-static hirl_status_t run_epoch(trainer_t *t)
-{
+static hirl_status_t run_epoch(trainer_t *t) {
     hirl_session_t *s = t->s;
     hirl_extractor_t extractor = {.ctx = s, .extract = extract_train};
     const hirl_batch_t *batch;
     // in the middle of an epoch the clustering came with the checkpoint
-    if (t->at.batch == 0 && s->method.ops->begin_epoch) HIRL_TRY(s->method.ops->begin_epoch(s->method.self, t->at.epoch, &extractor));
+    if (t->at.batch == 0 && s->method.ops->begin_epoch)
+        HIRL_TRY(s->method.ops->begin_epoch(s->method.self, t->at.epoch, &extractor));
     HIRL_TRY(hirl_loader_begin_epoch(t->loader, t->at.epoch, t->at.batch));
     int64_t epoch = t->at.epoch;
     while (t->at.epoch == epoch && !is_finished(t)) {
         double start = hirl_time_now();
         HIRL_TRY(hirl_loader_next(t->loader, &batch));
-        HIRL_REQUIRE(batch, HIRL_ERR_INTERNAL, "epoch %lld ended after %lld of %lld batches", (long long)epoch, (long long)t->at.batch,
-                     (long long)t->n_batches);
+        HIRL_REQUIRE(batch, HIRL_ERR_INTERNAL, "epoch %lld ended after %lld of %lld batches",
+                     (long long)epoch, (long long)t->at.batch, (long long)t->n_batches);
         if (t->at.step == 0) hirl_log_root(HIRL_LOG_DEBUG, "first batch ready");
         HIRL_TRY(step(t, batch, hirl_time_now() - start));
         HIRL_TRY(agree_signal(t, &t->result.is_interrupted));
-        bool is_save_due = is_due(t, s->ckpt->every_epochs) || (s->ckpt->every_steps > 0 && t->at.step % s->ckpt->every_steps == 0);
+        bool is_save_due = is_due(t, s->ckpt->every_epochs) ||
+                           (s->ckpt->every_steps > 0 && t->at.step % s->ckpt->every_steps == 0);
         if (is_due(t, s->knn->every_epochs) && t->at.step < t->n_steps) HIRL_TRY(evaluate(t));
         if (is_save_due || t->result.is_interrupted) HIRL_TRY(save(t));
     }
@@ -125,66 +133,73 @@ static hirl_status_t run_epoch(trainer_t *t)
 
 // ---------------------------------------------------------------------------------------------- run
 
-static hirl_status_t open_loader(trainer_t *t)
-{
+static hirl_status_t open_loader(trainer_t *t) {
     hirl_session_t *s = t->s;
-    hirl_loader_spec_t spec = {.batch = s->optim->batch, .seed = (uint64_t)s->run->seed, .is_train = true, .views = s->view, .n_views = s->n_views};
+    hirl_loader_spec_t spec = {.batch = s->optim->batch,
+                               .seed = (uint64_t)s->run->seed,
+                               .is_train = true,
+                               .views = s->view,
+                               .n_views = s->n_views};
     HIRL_TRY(hirl_loader_create(s->world, s->train, s->data, &spec, &t->loader));
     t->n_batches = hirl_loader_n_batches(t->loader);
     t->n_steps = llround(s->schedule->epochs * (double)t->n_batches);
     return HIRL_OK;
 }
 
-static void describe(const trainer_t *t)
-{
+static void describe(const trainer_t *t) {
     hirl_session_t *s = t->s;
     char params[32];
     int64_t n = 0;
     for (int i = 0; i < s->n_trainable; ++i)
         for (int j = 0; j < hirl_registry_n_params(s->registry[i]); ++j)
-            if (!hirl_registry_param(s->registry[i], j)->is_buffer) n += hirl_registry_param(s->registry[i], j)->count;
+            if (!hirl_registry_param(s->registry[i], j)->is_buffer)
+                n += hirl_registry_param(s->registry[i], j)->count;
     hirl_log_root(HIRL_LOG_INFO, "backend: %s", hirl_backend_info_view(s->backend));
     hirl_log_root(HIRL_LOG_INFO, "data: train = %lld samples val = %lld samples channels = %d",
-                  (long long)hirl_shard_set_n_samples(s->train), s->val ? (long long)hirl_shard_set_n_samples(s->val) : 0LL,
+                  (long long)hirl_shard_set_n_samples(s->train),
+                  s->val ? (long long)hirl_shard_set_n_samples(s->val) : 0LL,
                   hirl_shard_set_channels(s->train));
-    hirl_log_root(HIRL_LOG_INFO, "model: trainable = %.3f M parameters (values, gradients and optimiser state take %s)", (double)n * 1e-6,
-                  hirl_text_bytes(params, 12.0 * (double)n));
-    hirl_log_root(HIRL_LOG_INFO, "training: steps = %lld epochs = %g batch = %lld on %d ranks x %lld micro-batches lr = %.6g (base %g, rule %s)",
-                  (long long)t->n_steps, s->schedule->epochs, (long long)s->optim->batch, hirl_world_size(s->world),
-                  (long long)s->optim->accumulate, t->lr, s->optim->lr, s->optim->lr_rule);
+    hirl_log_root(
+        HIRL_LOG_INFO,
+        "model: trainable = %.3f M parameters (values, gradients and optimiser state take %s)",
+        (double)n * 1e-6, hirl_text_bytes(params, 12.0 * (double)n));
+    hirl_log_root(HIRL_LOG_INFO,
+                  "training: steps = %lld epochs = %g batch = %lld on %d ranks x %lld "
+                  "micro-batches lr = %.6g (base %g, rule %s)",
+                  (long long)t->n_steps, s->schedule->epochs, (long long)s->optim->batch,
+                  hirl_world_size(s->world), (long long)s->optim->accumulate, t->lr, s->optim->lr,
+                  s->optim->lr_rule);
 }
 
-static hirl_status_t write_deck(const hirl_session_t *s, const char *name, bool is_full)
-{
+static hirl_status_t write_deck(const hirl_session_t *s, const char *name, bool is_full) {
     char path[HIRL_DECK_TEXT_MAX + 32];
     hirl_text_t text = {0};
     HIRL_TRY(hirl_text_format(path, sizeof path, "%s/%s", s->run->output, name));
     hirl_status_t status = hirl_deck_write_text(s->deck, is_full, &text);
-    if (status == HIRL_OK) status = hirl_path_write_whole(path, text.data ? text.data : "", text.size);
+    if (status == HIRL_OK)
+        status = hirl_path_write_whole(path, text.data ? text.data : "", text.size);
     hirl_text_reset(&text);
     return status;
 }
 
 // Only once the restart is accepted: a run that another deck was tried on keeps its own.
-static hirl_status_t write_decks(const hirl_session_t *s)
-{
+static hirl_status_t write_decks(const hirl_session_t *s) {
     if (hirl_world_rank(s->world) != 0) return HIRL_OK;
     HIRL_TRY(write_deck(s, "deck.full.nml", true));
     return write_deck(s, "deck.short.nml", false);
 }
 
 // What the evaluation would refuse is refused before the training.
-static hirl_status_t check_knn(const hirl_session_t *s)
-{
+static hirl_status_t check_knn(const hirl_session_t *s) {
     int64_t n = hirl_shard_set_n_samples(s->train);
     for (int i = 0; s->val && i < s->knn->n_k; ++i)
-        HIRL_REQUIRE(s->knn->k[i] <= n, HIRL_ERR_DECK, "knn%%k(%d) = %lld: the training set has only %lld samples", i + 1, (long long)s->knn->k[i],
-                     (long long)n);
+        HIRL_REQUIRE(s->knn->k[i] <= n, HIRL_ERR_DECK,
+                     "knn%%k(%d) = %lld: the training set has only %lld samples", i + 1,
+                     (long long)s->knn->k[i], (long long)n);
     return HIRL_OK;
 }
 
-static hirl_status_t start(trainer_t *t)
-{
+static hirl_status_t start(trainer_t *t) {
     hirl_session_t *s = t->s;
     bool is_restarted = false;
     HIRL_TRY(check_knn(s));
@@ -192,47 +207,56 @@ static hirl_status_t start(trainer_t *t)
     t->lr = hirl_optim_scaled_lr(s->optim);
     describe(t);
     HIRL_TRY(hirl_session_restart(s, &t->at, &is_restarted));
-    if (!is_restarted && s->ckpt->init_from[0]) HIRL_TRY(hirl_session_load_model(s, s->ckpt->init_from, false));
+    if (!is_restarted && s->ckpt->init_from[0])
+        HIRL_TRY(hirl_session_load_model(s, s->ckpt->init_from, false));
     HIRL_REQUIRE(t->at.step == t->at.epoch * t->n_batches + t->at.batch, HIRL_ERR_MISMATCH,
-                 "checkpoint at step %lld, epoch %lld, batch %lld, but an epoch has %lld batches here: the data set or optim%%batch changed. Use another "
+                 "checkpoint at step %lld, epoch %lld, batch %lld, but an epoch has %lld batches "
+                 "here: the data set or optim%%batch changed. Use another "
                  "run%%output, or checkpoint%%restart = 'none' with checkpoint%%init_from",
-                 (long long)t->at.step, (long long)t->at.epoch, (long long)t->at.batch, (long long)t->n_batches);
+                 (long long)t->at.step, (long long)t->at.epoch, (long long)t->at.batch,
+                 (long long)t->n_batches);
     t->saved_step = is_restarted ? t->at.step : -1;
     HIRL_TRY(hirl_par_agree(s->world, write_decks(s)));
-    HIRL_TRY(hirl_reducer_create(s->world, s->tape, s->optim->bucket_mib, s->registry, s->n_trainable, &t->reducer));
+    HIRL_TRY(hirl_reducer_create(s->world, s->tape, s->optim->bucket_mib, s->registry,
+                                 s->n_trainable, &t->reducer));
     return run_log_create(s, t->at.step, t->n_steps, &t->log);
 }
 
-static void final_table(const trainer_t *t)
-{
+static void final_table(const trainer_t *t) {
     const hirl_train_result_t *r = &t->result;
     char memory[32], total[32], train[32];
     step_times_t times = run_log_total_times(t->log);
     double inv = times.total > 0 ? 100.0 / times.total : 0;
-    hirl_log_root(HIRL_LOG_INFO, "----------------------------------------------------------------");
-    hirl_log_root(HIRL_LOG_INFO, "method          %s, hierarchy %s", t->s->run->method, t->s->run->hierarchy);
-    hirl_log_root(HIRL_LOG_INFO, "steps           %lld of %lld (epoch %.2f of %g)", (long long)t->at.step, (long long)t->n_steps,
+    hirl_log_root(HIRL_LOG_INFO,
+                  "----------------------------------------------------------------");
+    hirl_log_root(HIRL_LOG_INFO, "method          %s, hierarchy %s", t->s->run->method,
+                  t->s->run->hierarchy);
+    hirl_log_root(HIRL_LOG_INFO, "steps           %lld of %lld (epoch %.2f of %g)",
+                  (long long)t->at.step, (long long)t->n_steps,
                   (double)t->at.step / (double)t->n_batches, t->s->schedule->epochs);
     hirl_log_root(HIRL_LOG_INFO, "loss            %.4f", r->loss);
-    hirl_log_root(HIRL_LOG_INFO, "time            %s, steps %s (data %.0f %%, compute %.0f %%, communication %.0f %%)",
-                  hirl_text_duration(total, r->total_seconds), hirl_text_duration(train, r->train_seconds), inv * times.data,
-                  inv * times.compute, inv * times.reduce);
-    hirl_log_root(HIRL_LOG_INFO, "peak memory     %s (rank 0)", hirl_text_bytes(memory, (double)hirl_mem_peak(HIRL_MEM_KIND_COUNT)));
+    hirl_log_root(
+        HIRL_LOG_INFO,
+        "time            %s, steps %s (data %.0f %%, compute %.0f %%, communication %.0f %%)",
+        hirl_text_duration(total, r->total_seconds), hirl_text_duration(train, r->train_seconds),
+        inv * times.data, inv * times.compute, inv * times.reduce);
+    hirl_log_root(HIRL_LOG_INFO, "peak memory     %s (rank 0)",
+                  hirl_text_bytes(memory, (double)hirl_mem_peak(HIRL_MEM_KIND_COUNT)));
     for (int i = 0; r->has_knn && i < r->knn.n_k; ++i)
-        hirl_log_root(HIRL_LOG_INFO, "knn k = %-6lld  top-1 %.2f %%  top-5 %.2f %%", (long long)r->knn.k[i], r->knn.top1[i], r->knn.top5[i]);
-    hirl_log_root(HIRL_LOG_INFO, "----------------------------------------------------------------");
+        hirl_log_root(HIRL_LOG_INFO, "knn k = %-6lld  top-1 %.2f %%  top-5 %.2f %%",
+                      (long long)r->knn.k[i], r->knn.top1[i], r->knn.top5[i]);
+    hirl_log_root(HIRL_LOG_INFO,
+                  "----------------------------------------------------------------");
 }
 
-static hirl_status_t run(trainer_t *t)
-{
+static hirl_status_t run(trainer_t *t) {
     while (!is_finished(t)) HIRL_TRY(run_epoch(t));
     HIRL_TRY(save(t));
     if (t->at.step >= t->n_steps) HIRL_TRY(evaluate(t));
     return HIRL_OK;
 }
 
-hirl_status_t hirl_train_run(hirl_session_t *session, hirl_train_result_t *result_p)
-{
+hirl_status_t hirl_train_run(hirl_session_t *session, hirl_train_result_t *result_p) {
     trainer_t t = {.s = session};
     double begin = hirl_time_now();
     hirl_status_t status = HIRL_OK;

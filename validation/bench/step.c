@@ -27,14 +27,20 @@ static hirl_status_t bench(hirl_world_t *world, char **argv) {
     if (!seconds || !index || !images) return HIRL_FAIL(HIRL_ERR_MEMORY, "synthetic batch");
     for (int64_t i = 0; i < 2 * count; ++i) images[i] = (float)hirl_rng_range(&rng, -2, 2);
     HIRL_TRY(hirl_deck_create(groups, n_groups, &deck));
-    int n = snprintf(text, sizeof text,
-                     "&run task='pretrain' method='mocov2' precision='%s' /\n&model backbone='%s' stem='%s' /\n"
-                     "&views crop_size=%d /\n&optim batch=%d lr=0.03 /\n&mocov2 queue=%d /\n",
-                     argv[6] ? argv[6] : "f32", argv[1], argv[2], size, batch, 16384 / batch * batch);
+    int n = snprintf(
+        text, sizeof text,
+        "&run task='pretrain' method='mocov2' precision='%s' /\n&model backbone='%s' stem='%s' /\n"
+        "&views crop_size=%d /\n&optim batch=%d lr=0.03 /\n&mocov2 queue=%d /\n",
+        argv[6] ? argv[6] : "f32", argv[1], argv[2], size, batch, 16384 / batch * batch);
     HIRL_TRY(hirl_deck_read_text(deck, "bench", text, (size_t)n));
     HIRL_TRY(hirl_session_create(world, deck, 3, 0, &s));
     HIRL_TRY(hirl_reducer_create(world, s->tape, 4, s->registry, s->n_trainable, &reducer));
-    hirl_batch_t b = {.n = batch, .index = index, .n_views = 2, .size = {size, size}, .width = {size, size}, .channels = 3,
+    hirl_batch_t b = {.n = batch,
+                      .index = index,
+                      .n_views = 2,
+                      .size = {size, size},
+                      .width = {size, size},
+                      .channels = 3,
                       .view = {images, images + count}};
     for (int i = -1; i < steps; ++i) { // the first step makes primitives and fills the pool
         hirl_step_result_t result;
@@ -46,7 +52,8 @@ static hirl_status_t bench(hirl_world_t *world, char **argv) {
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     qsort(seconds, (size_t)steps, sizeof *seconds, compare);
-    printf("step_seconds = %.6f\nstep_median = %.6f\npeak_mib = %.1f\n", seconds[0], seconds[steps / 2], (double)usage.ru_maxrss / 1024.0);
+    printf("step_seconds = %.6f\nstep_median = %.6f\npeak_mib = %.1f\n", seconds[0],
+           seconds[steps / 2], (double)usage.ru_maxrss / 1024.0);
     hirl_reducer_destroy(&reducer);
     hirl_session_destroy(&s);
     hirl_deck_destroy(&deck);
@@ -65,7 +72,8 @@ int main(int argc, char **argv) {
     hirl_status_t status = hirl_world_create(&argc, &argv, &world);
     hirl_log_setup(HIRL_LOG_WARN, 0);
     if (status == HIRL_OK) status = bench(world, argv);
-    if (status != HIRL_OK) fprintf(stderr, "%s (%s)\n", hirl_error_text_view(), hirl_error_place_view());
+    if (status != HIRL_OK)
+        fprintf(stderr, "%s (%s)\n", hirl_error_text_view(), hirl_error_place_view());
     hirl_world_destroy(&world);
     return status != HIRL_OK;
 }

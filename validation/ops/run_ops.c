@@ -32,7 +32,9 @@ static bool field_is(const line_t *line, const char *key, const char *value) {
 }
 
 static hirl_act_t field_act(const line_t *line) {
-    return field_is(line, "act", "relu") ? HIRL_ACT_RELU : field_is(line, "act", "gelu") ? HIRL_ACT_GELU : HIRL_ACT_NONE;
+    return field_is(line, "act", "relu")   ? HIRL_ACT_RELU
+           : field_is(line, "act", "gelu") ? HIRL_ACT_GELU
+                                           : HIRL_ACT_NONE;
 }
 
 static bool parse(const char *text, line_t *line) {
@@ -83,9 +85,11 @@ static bool describe_inputs(const line_t *l, inputs_t *in) {
     long n = field(l, "n", 1), d = field(l, "d", 1), c = field(l, "c", 1);
     if (is_op(l, "conv2d")) {
         input_add(in, image, true, 0, 1);
-        input_add(in, hirl_shape_4(field(l, "o", 1), c, field(l, "k", 1), field(l, "k", 1)), false, 0, 0.5f);
+        input_add(in, hirl_shape_4(field(l, "o", 1), c, field(l, "k", 1), field(l, "k", 1)), false,
+                  0, 0.5f);
         if (field(l, "bias", 0)) input_add(in, hirl_shape_1(field(l, "o", 1)), false, 0, 1);
-    } else if (is_op(l, "max_pool") || is_op(l, "global_avg_pool") || is_op(l, "act") || is_op(l, "cast") || is_op(l, "to_plain")) {
+    } else if (is_op(l, "max_pool") || is_op(l, "global_avg_pool") || is_op(l, "act") ||
+               is_op(l, "cast") || is_op(l, "to_plain")) {
         input_add(in, image, true, 0, 1);
     } else if (is_op(l, "batch_norm")) {
         input_add(in, image, true, 0.3f, 1);
@@ -102,7 +106,8 @@ static bool describe_inputs(const line_t *l, inputs_t *in) {
         input_add(in, hirl_shape_2(n, field(l, "i", 1)), true, 0, 1);
         input_add(in, hirl_shape_2(field(l, "o", 1), field(l, "i", 1)), false, 0, 0.5f);
         if (field(l, "bias", 0)) input_add(in, hirl_shape_1(field(l, "o", 1)), false, 0, 1);
-    } else if (is_op(l, "matmul_const") || is_op(l, "l2_normalize") || is_op(l, "softmax") || is_op(l, "cross_entropy")) {
+    } else if (is_op(l, "matmul_const") || is_op(l, "l2_normalize") || is_op(l, "softmax") ||
+               is_op(l, "cross_entropy")) {
         input_add(in, hirl_shape_2(n, d), false, 0.1f, 1);
     } else if (is_op(l, "row_dot")) {
         input_add(in, hirl_shape_2(n, d), false, 0, 1);
@@ -135,7 +140,8 @@ static void draw_inputs(const line_t *l, inputs_t *in) {
         bool is_lattice = is_op(l, "max_pool");
         in->value[i] = malloc((size_t)count * sizeof(float));
         for (int64_t j = 0; j < count; ++j) {
-            double u = is_lattice ? ((double)hirl_permutation_at(&lattice, j) + 0.5) / (double)count : hirl_rng_uniform(&rng);
+            double u = is_lattice ? ((double)hirl_permutation_at(&lattice, j) + 0.5) / (double)count
+                                  : hirl_rng_uniform(&rng);
             double v = in->offset[i] + in->spread[i] * (2 * u - 1);
             if (!is_lattice && fabs(v) < 0.03) v = v < 0 ? -0.03 : 0.03;
             in->value[i][j] = (float)v;
@@ -157,7 +163,8 @@ static void result_reset(const inputs_t *in, result_t *r) {
     *r = (result_t){0};
 }
 
-static hirl_status_t constant(hirl_backend_t *be, hirl_shape_t shape, uint64_t id, float spread, hirl_tensor_t *t) {
+static hirl_status_t constant(hirl_backend_t *be, hirl_shape_t shape, uint64_t id, float spread,
+                              hirl_tensor_t *t) {
     int64_t count = hirl_shape_count(&shape);
     float *host = malloc((size_t)count * sizeof(float));
     hirl_rng_t rng = hirl_rng_make(7, HIRL_RNG_TEST, 2, id, 0);
@@ -168,18 +175,21 @@ static hirl_status_t constant(hirl_backend_t *be, hirl_shape_t shape, uint64_t i
     return status;
 }
 
-static hirl_status_t indices(hirl_backend_t *be, hirl_shape_t shape, uint64_t id, const int64_t *limit, int n_limits, hirl_tensor_t *t) {
+static hirl_status_t indices(hirl_backend_t *be, hirl_shape_t shape, uint64_t id,
+                             const int64_t *limit, int n_limits, hirl_tensor_t *t) {
     int64_t count = hirl_shape_count(&shape);
     int32_t *host = malloc((size_t)count * sizeof *host);
     hirl_rng_t rng = hirl_rng_make(7, HIRL_RNG_TEST, 3, id, 0);
-    for (int64_t i = 0; i < count; ++i) host[i] = (int32_t)hirl_rng_below(&rng, limit[i % n_limits]);
+    for (int64_t i = 0; i < count; ++i)
+        host[i] = (int32_t)hirl_rng_below(&rng, limit[i % n_limits]);
     hirl_status_t status = hirl_backend_tensor(be, shape, HIRL_I32, t);
     if (status == HIRL_OK) status = hirl_backend_upload(be, host, t);
     free(host);
     return status;
 }
 
-static hirl_status_t make_leaf(hirl_tape_t *tape, const line_t *l, const inputs_t *in, int i, hirl_tensor_t *grad, hirl_var_t **leaf_p) {
+static hirl_status_t make_leaf(hirl_tape_t *tape, const line_t *l, const inputs_t *in, int i,
+                               hirl_tensor_t *grad, hirl_var_t **leaf_p) {
     hirl_backend_t *be = hirl_tape_backend_view(tape);
     hirl_tensor_t value = {0}, cast = {0}, blocked = {0};
     hirl_status_t status = HIRL_OK;
@@ -203,35 +213,44 @@ done:
     return status;
 }
 
-static hirl_status_t apply(hirl_tape_t *tape, const line_t *l, const inputs_t *in, hirl_var_t **x, hirl_var_t **y_p) {
+static hirl_status_t apply(hirl_tape_t *tape, const line_t *l, const inputs_t *in, hirl_var_t **x,
+                           hirl_var_t **y_p) {
     hirl_backend_t *be = hirl_tape_backend_view(tape);
     long n = field(l, "n", 1), d = field(l, "d", 1), c = field(l, "c", 1);
     hirl_tensor_t t1 = {0}, t2 = {0};
     hirl_status_t status = HIRL_OK;
     if (is_op(l, "conv2d")) {
-        hirl_conv_param_t p = {(int)field(l, "stride", 1), (int)field(l, "stride", 1), (int)field(l, "pad", 0), (int)field(l, "pad", 0)};
+        hirl_conv_param_t p = {(int)field(l, "stride", 1), (int)field(l, "stride", 1),
+                               (int)field(l, "pad", 0), (int)field(l, "pad", 0)};
         return hirl_tape_conv2d(tape, &p, x[0], x[1], in->n > 2 ? x[2] : NULL, y_p);
     }
     if (is_op(l, "max_pool")) {
-        hirl_pool_param_t p = {(int)field(l, "k", 2), (int)field(l, "stride", 1), (int)field(l, "pad", 0)};
+        hirl_pool_param_t p = {(int)field(l, "k", 2), (int)field(l, "stride", 1),
+                               (int)field(l, "pad", 0)};
         return hirl_tape_max_pool(tape, &p, x[0], y_p);
     }
     if (is_op(l, "global_avg_pool")) return hirl_tape_global_avg_pool(tape, x[0], y_p);
     if (is_op(l, "batch_norm")) {
-        hirl_bn_args_t args = {.is_training = field(l, "training", 1), .group = n / field(l, "groups", 1), .eps = 1e-5f, .momentum = 0.1f};
+        hirl_bn_args_t args = {.is_training = field(l, "training", 1),
+                               .group = n / field(l, "groups", 1),
+                               .eps = 1e-5f,
+                               .momentum = 0.1f};
         bool has_affine = field(l, "affine", 1), has_residual = field(l, "residual", 0);
         HIRL_TRY_GOTO(constant(be, hirl_shape_1(c), 50, 0.2f, &args.running_mean), status, bn);
-        HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(c), HIRL_F32, &args.running_var), status, bn);
+        HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(c), HIRL_F32, &args.running_var), status,
+                      bn);
         HIRL_TRY_GOTO(hirl_op_fill(be, 0.7f, &args.running_var), status, bn);
-        status = hirl_tape_batch_norm(tape, &args, x[0], has_affine ? x[1] : NULL, has_affine ? x[2] : NULL,
-                                      has_residual ? x[has_affine ? 3 : 1] : NULL, field(l, "relu", 0), y_p);
+        status = hirl_tape_batch_norm(
+            tape, &args, x[0], has_affine ? x[1] : NULL, has_affine ? x[2] : NULL,
+            has_residual ? x[has_affine ? 3 : 1] : NULL, field(l, "relu", 0), y_p);
     bn:
         hirl_tensor_reset(&args.running_mean);
         hirl_tensor_reset(&args.running_var);
         return status;
     }
     if (is_op(l, "layer_norm")) return hirl_tape_layer_norm(tape, x[0], x[1], x[2], 1e-6f, y_p);
-    if (is_op(l, "linear")) return hirl_tape_linear(tape, x[0], x[1], in->n > 2 ? x[2] : NULL, field_act(l), y_p);
+    if (is_op(l, "linear"))
+        return hirl_tape_linear(tape, x[0], x[1], in->n > 2 ? x[2] : NULL, field_act(l), y_p);
     if (is_op(l, "matmul_const")) {
         HIRL_TRY(constant(be, hirl_shape_2(field(l, "m", 1), d), 60, 1, &t1));
         status = hirl_tape_matmul_const(tape, x[0], &t1, y_p);
@@ -259,7 +278,8 @@ static hirl_status_t apply(hirl_tape_t *tape, const line_t *l, const inputs_t *i
         int64_t limit[] = {field(l, "k0", 1), field(l, "k1", 1), field(l, "k2", 1)};
         long b = field(l, "b", 1);
         HIRL_TRY(indices(be, hirl_shape_2(b, in->n), 63, limit, in->n, &t1));
-        HIRL_TRY_GOTO(indices(be, hirl_shape_3(b, field(l, "m", 1), in->n), 64, limit, in->n, &t2), status, done);
+        HIRL_TRY_GOTO(indices(be, hirl_shape_3(b, field(l, "m", 1), in->n), 64, limit, in->n, &t2),
+                      status, done);
         status = hirl_tape_path_loss(tape, in->n, x, &t1, &t2, y_p, NULL);
     } else if (is_op(l, "cast")) {
         status = hirl_tape_cast(tape, x[0], HIRL_BF16, y_p);
@@ -284,13 +304,15 @@ static hirl_status_t fetch(hirl_backend_t *be, const hirl_tensor_t *t, float **h
 }
 
 // Forward, and unless `is_forward_only` backward of a fixed gradient of y.
-static hirl_status_t run(hirl_tape_t *tape, const line_t *l, const inputs_t *in, bool is_forward_only, result_t *r) {
+static hirl_status_t run(hirl_tape_t *tape, const line_t *l, const inputs_t *in,
+                         bool is_forward_only, result_t *r) {
     hirl_backend_t *be = hirl_tape_backend_view(tape);
     hirl_var_t *x[MAX_INPUTS] = {NULL}, *y = NULL;
     hirl_tensor_t grad[MAX_INPUTS] = {{0}}, dy = {0}, dy_cast = {0};
     hirl_status_t status = HIRL_OK;
     *r = (result_t){0};
-    for (int i = 0; i < in->n; ++i) HIRL_TRY_GOTO(make_leaf(tape, l, in, i, &grad[i], &x[i]), status, done);
+    for (int i = 0; i < in->n; ++i)
+        HIRL_TRY_GOTO(make_leaf(tape, l, in, i, &grad[i], &x[i]), status, done);
     HIRL_TRY_GOTO(apply(tape, l, in, x, &y), status, done);
     r->n_out = hirl_tensor_count(hirl_var_value_view(y));
     HIRL_TRY_GOTO(fetch(be, hirl_var_value_view(y), &r->out), status, done);
@@ -326,13 +348,15 @@ static double worst_difference(const float *a, const float *b, int64_t n) {
     return worst / scale;
 }
 
-static void check_parity(const line_t *l, const inputs_t *in, const result_t *a, const result_t *b) {
+static void check_parity(const line_t *l, const inputs_t *in, const result_t *a,
+                         const result_t *b) {
     double bound = field_is(l, "dtype", "bf16") || is_op(l, "cast") ? 2e-2 : 2e-5;
     double d = worst_difference(a->out, b->out, b->n_out);
     CHECK_MSG(d <= bound, "%s: output differs from ref by %.2e, bound %.0e", l->text, d, bound);
     for (int i = 0; i < in->n; ++i) {
         d = worst_difference(a->grad[i], b->grad[i], hirl_shape_count(&in->shape[i]));
-        CHECK_MSG(d <= bound, "%s: gradient of input %d differs from ref by %.2e, bound %.0e", l->text, i, d, bound);
+        CHECK_MSG(d <= bound, "%s: gradient of input %d differs from ref by %.2e, bound %.0e",
+                  l->text, i, d, bound);
     }
 }
 
@@ -340,7 +364,8 @@ static void check_parity(const line_t *l, const inputs_t *in, const result_t *a,
 static double weigh(const result_t *r) {
     hirl_rng_t rng = hirl_rng_make(7, HIRL_RNG_TEST, 2, 70, 0);
     double sum = 0;
-    for (int64_t i = 0; i < r->n_out; ++i) sum += (double)(float)hirl_rng_range(&rng, -1, 1) * r->out[i];
+    for (int64_t i = 0; i < r->n_out; ++i)
+        sum += (double)(float)hirl_rng_range(&rng, -1, 1) * r->out[i];
     return sum;
 }
 
@@ -356,7 +381,8 @@ static void check_differences(hirl_tape_t *tape, const line_t *l, inputs_t *in, 
             for (int s = 0; s < 2; ++s) {
                 result_t moved_result;
                 hirl_rng_t rng = hirl_rng_make(7, HIRL_RNG_TEST, 4, (uint64_t)i, (uint32_t)trial);
-                for (int64_t j = 0; j < count; ++j) moved[j] = keep[j] + (float)(h * (s ? -1 : 1) * hirl_rng_range(&rng, -1, 1));
+                for (int64_t j = 0; j < count; ++j)
+                    moved[j] = keep[j] + (float)(h * (s ? -1 : 1) * hirl_rng_range(&rng, -1, 1));
                 in->value[i] = moved;
                 NEED_OK(run(tape, l, in, true, &moved_result));
                 in->value[i] = keep;
@@ -370,9 +396,11 @@ static void check_differences(hirl_tape_t *tape, const line_t *l, inputs_t *in, 
                 size += v * v;
                 grad += (double)r->grad[i][j] * r->grad[i][j];
             }
-            double measured = (side[0] - side[1]) / (2 * h), bound = 5e-3 * (sqrt(size * grad) + 1e-3);
-            CHECK_MSG(fabs(measured - slope) <= bound, "%s: input %d: slope %.6g, differences give %.6g, bound %.1e", l->text, i, slope,
-                      measured, bound);
+            double measured = (side[0] - side[1]) / (2 * h),
+                   bound = 5e-3 * (sqrt(size * grad) + 1e-3);
+            CHECK_MSG(fabs(measured - slope) <= bound,
+                      "%s: input %d: slope %.6g, differences give %.6g, bound %.1e", l->text, i,
+                      slope, measured, bound);
         }
         free(moved);
     }
@@ -382,17 +410,24 @@ static void check_differences(hirl_tape_t *tape, const line_t *l, inputs_t *in, 
 
 enum { N_STATE = 4 };
 
-static hirl_status_t run_update(hirl_backend_t *be, const line_t *l, float *out[N_STATE], double *number) {
+static hirl_status_t run_update(hirl_backend_t *be, const line_t *l, float *out[N_STATE],
+                                double *number) {
     hirl_shape_t shape = field(l, "c", 0) ? image_shape(l) : hirl_shape_1(field(l, "n", 1));
     hirl_tensor_t t[N_STATE] = {{0}}, blocked = {0};
     hirl_status_t status = HIRL_OK;
-    for (int i = 0; i < N_STATE; ++i) HIRL_TRY_GOTO(constant(be, shape, 80 + (uint64_t)i, 1, &t[i]), status, done);
+    for (int i = 0; i < N_STATE; ++i)
+        HIRL_TRY_GOTO(constant(be, shape, 80 + (uint64_t)i, 1, &t[i]), status, done);
     *number = 0;
     if (is_op(l, "sgd")) {
-        HIRL_TRY_GOTO(hirl_op_sgd(be, 0.1f, 0.9f, 0.01f, field(l, "nesterov", 0), &t[0], &t[1], &t[2]), status, done);
+        HIRL_TRY_GOTO(
+            hirl_op_sgd(be, 0.1f, 0.9f, 0.01f, field(l, "nesterov", 0), &t[0], &t[1], &t[2]),
+            status, done);
     } else if (is_op(l, "adamw")) {
-        HIRL_TRY_GOTO(hirl_op_mul(be, &t[3], &t[3], &t[2]), status, done); // second moments are not negative
-        HIRL_TRY_GOTO(hirl_op_adamw(be, 0.1f, 0.9f, 0.999f, 1e-8f, 0.05f, 3, &t[0], &t[1], &t[2], &t[3]), status, done);
+        HIRL_TRY_GOTO(hirl_op_mul(be, &t[3], &t[3], &t[2]), status,
+                      done); // second moments are not negative
+        HIRL_TRY_GOTO(
+            hirl_op_adamw(be, 0.1f, 0.9f, 0.999f, 1e-8f, 0.05f, 3, &t[0], &t[1], &t[2], &t[3]),
+            status, done);
     } else if (is_op(l, "ema")) {
         HIRL_TRY_GOTO(hirl_op_ema(be, 0.9f, &t[0], &t[1]), status, done);
     } else if (is_op(l, "fill")) {
@@ -407,7 +442,8 @@ static hirl_status_t run_update(hirl_backend_t *be, const line_t *l, float *out[
         }
         HIRL_TRY_GOTO(hirl_op_axpby(be, 0.5f, &t[0], -2.0f, &t[1]), status, done);
         HIRL_TRY_GOTO(hirl_op_fill(be, NAN, &t[2]), status, done);
-        HIRL_TRY_GOTO(hirl_op_axpby(be, 2.0f, &t[0], 0.0f, &t[2]), status, done); // b = 0 overwrites NaN
+        HIRL_TRY_GOTO(hirl_op_axpby(be, 2.0f, &t[0], 0.0f, &t[2]), status,
+                      done); // b = 0 overwrites NaN
         HIRL_TRY_GOTO(hirl_op_axpby(be, 3.0f, &t[3], 0.5f, &t[3]), status, done); // onto itself
     }
     for (int i = 0; i < N_STATE; ++i) HIRL_TRY_GOTO(fetch(be, &t[i], &out[i]), status, done);
@@ -447,7 +483,10 @@ static void check_line(hirl_tape_t *tape, hirl_tape_t *ref, const line_t *l) {
         check_update(hirl_tape_backend_view(tape), hirl_tape_backend_view(ref), l);
         return;
     }
-    if (!(describe_inputs(l, &in))) { CHECK_MSG(0, "%s: no such operation", l->text); return; }
+    if (!(describe_inputs(l, &in))) {
+        CHECK_MSG(0, "%s: no such operation", l->text);
+        return;
+    }
     draw_inputs(l, &in);
     NEED_OK(run(tape, l, &in, false, &mine));
     NEED_OK(run(ref, l, &in, false, &oracle));
@@ -479,7 +518,9 @@ static void test_table(void) {
         check_line(tape, ref, &line);
     }
     CHECK_MSG(n_lines > 60, "only %d lines in the table", n_lines);
-    CHECK_MSG(hirl_backend_memory_used(be) == 0, "%zu bytes of the backend's memory were not given back", hirl_backend_memory_used(be));
+    CHECK_MSG(hirl_backend_memory_used(be) == 0,
+              "%zu bytes of the backend's memory were not given back",
+              hirl_backend_memory_used(be));
     fclose(file);
     hirl_tape_destroy(&tape);
     hirl_tape_destroy(&ref);

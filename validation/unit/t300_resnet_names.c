@@ -30,7 +30,9 @@ static hirl_model_cfg_t model(const char *backbone, const char *stem, int64_t wi
 
 static void shape_text(const hirl_shape_t *shape, char text[64]) {
     int at = 0;
-    for (int i = 0; i < shape->n_axes; ++i) at += snprintf(text + at, 64 - (size_t)at, "%s%lld", i ? "x" : "", (long long)shape->dim[i]);
+    for (int i = 0; i < shape->n_axes; ++i)
+        at +=
+            snprintf(text + at, 64 - (size_t)at, "%s%lld", i ? "x" : "", (long long)shape->dim[i]);
 }
 
 // One variant against its lines of the list.
@@ -45,7 +47,9 @@ static void check_variant(fixture_t *f, const char *variant) {
     NEED_OK(hirl_registry_create(f->tape, &registry));
     NEED_OK(hirl_resnet_create(registry, "", &cfg, 3, &resnet));
     while (fgets(text, sizeof text, file)) {
-        if (sscanf(text, "%127s %127s %127s", name[0], name[1], name[2]) != 3 || strcmp(name[0], variant) != 0) continue;
+        if (sscanf(text, "%127s %127s %127s", name[0], name[1], name[2]) != 3 ||
+            strcmp(name[0], variant) != 0)
+            continue;
         NEED(at < hirl_registry_n_params(registry));
         const hirl_param_t *param = hirl_registry_param(registry, at++);
         shape_text(&param->shape, shape);
@@ -62,7 +66,8 @@ static void check_variant(fixture_t *f, const char *variant) {
 static hirl_world_t *world; // one per process
 
 static void test_names(void) {
-    static const char *const variants[] = {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152"};
+    static const char *const variants[] = {"resnet18", "resnet34", "resnet50", "resnet101",
+                                           "resnet152"};
     fixture_t f = open_fixture(world);
     for (int i = 0; i < 5; ++i) check_variant(&f, variants[i]);
     close_fixture(&f);
@@ -84,12 +89,16 @@ static void test_initial_values(void) {
         double sum = 0, squares = 0;
         for (int64_t j = 0; j < p->count; ++j) sum += v[j], squares += (double)v[j] * v[j];
         if (p->shape.n_axes == 4) {
-            double want = sqrt(2.0 / (double)(p->shape.dim[0] * p->shape.dim[2] * p->shape.dim[3])), n = (double)p->count;
-            CHECK_MSG(fabs(sqrt(squares / n) / want - 1) < 5 / sqrt(2 * n), "%s: deviation %g, expected %g", p->name, sqrt(squares / n), want);
+            double want = sqrt(2.0 / (double)(p->shape.dim[0] * p->shape.dim[2] * p->shape.dim[3])),
+                   n = (double)p->count;
+            CHECK_MSG(fabs(sqrt(squares / n) / want - 1) < 5 / sqrt(2 * n),
+                      "%s: deviation %g, expected %g", p->name, sqrt(squares / n), want);
             CHECK_MSG(fabs(sum / n) < 5 * want / sqrt(n), "%s: mean %g", p->name, sum / n);
         } else {
-            bool is_one = strstr(p->name, "running_var") || (strstr(p->name, "weight") && p->shape.n_axes == 1);
-            CHECK_MSG(sum == (is_one ? (double)p->count : 0.0) && squares == sum, "%s does not start at %d", p->name, is_one);
+            bool is_one = strstr(p->name, "running_var") ||
+                          (strstr(p->name, "weight") && p->shape.n_axes == 1);
+            CHECK_MSG(sum == (is_one ? (double)p->count : 0.0) && squares == sum,
+                      "%s does not start at %d", p->name, is_one);
         }
     }
     CHECK_EQ_I(hirl_registry_find(registry, "q.conv1.weight")->shape.dim[2], 3);
@@ -107,10 +116,15 @@ static void test_errors(void) {
     hirl_param_t *param;
     NEED_OK(hirl_registry_create(f.tape, &registry));
     CHECK_FAILS(hirl_resnet_create(registry, "", &cfg, 3, &resnet), HIRL_ERR_DECK, "resnet19");
-    NEED_OK(hirl_registry_add(registry, "a.", "b", hirl_shape_1(3), HIRL_INIT_ONE, 0, false, &param));
-    CHECK_FAILS(hirl_registry_add(registry, "a.", "b", hirl_shape_1(3), HIRL_INIT_ONE, 0, false, &param), HIRL_ERR_ARG, "twice");
+    NEED_OK(
+        hirl_registry_add(registry, "a.", "b", hirl_shape_1(3), HIRL_INIT_ONE, 0, false, &param));
+    CHECK_FAILS(
+        hirl_registry_add(registry, "a.", "b", hirl_shape_1(3), HIRL_INIT_ONE, 0, false, &param),
+        HIRL_ERR_ARG, "twice");
     NEED_OK(hirl_registry_finalize(registry, 0, false));
-    CHECK_FAILS(hirl_registry_add(registry, "a.", "c", hirl_shape_1(3), HIRL_INIT_ONE, 0, false, &param), HIRL_ERR_ARG, "after finalize");
+    CHECK_FAILS(
+        hirl_registry_add(registry, "a.", "c", hirl_shape_1(3), HIRL_INIT_ONE, 0, false, &param),
+        HIRL_ERR_ARG, "after finalize");
     hirl_registry_destroy(&registry);
     close_fixture(&f);
 }

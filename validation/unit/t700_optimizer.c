@@ -5,7 +5,15 @@
 #include "test.h"
 
 static hirl_optim_cfg_t config(const char *rule) {
-    hirl_optim_cfg_t cfg = {.momentum = 0.9, .weight_decay = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .trust = 0.02, .decay_1d = true, .batch = 256, .lr = 0.1};
+    hirl_optim_cfg_t cfg = {.momentum = 0.9,
+                            .weight_decay = 0.01,
+                            .beta1 = 0.9,
+                            .beta2 = 0.99,
+                            .eps = 1e-8,
+                            .trust = 0.02,
+                            .decay_1d = true,
+                            .batch = 256,
+                            .lr = 0.1};
     snprintf(cfg.name, sizeof cfg.name, "%s", strcmp(rule, "nesterov") == 0 ? "sgd" : rule);
     cfg.nesterov = strcmp(rule, "nesterov") == 0;
     return cfg;
@@ -53,7 +61,8 @@ static void check_rule(hirl_world_t *world, hirl_backend_t *be, const char *rule
     NEED_OK(hirl_backend_upload(be, as_f32 + 4, &b->value));
     NEED_OK(hirl_optimizer_create(&cfg, be, &registry, 1, &optimizer));
     while (fgets(text, sizeof text, file)) {
-        if (sscanf(text, "%31s %d %lf %lf %lf %lf %lf %lf", name, &step, &want[0], &want[1], &want[2], &want[3], &want[4], &want[5]) != 8 ||
+        if (sscanf(text, "%31s %d %lf %lf %lf %lf %lf %lf", name, &step, &want[0], &want[1],
+                   &want[2], &want[3], &want[4], &want[5]) != 8 ||
             strcmp(name, rule) != 0)
             continue;
         hirl_registry_clear_grads(registry);
@@ -98,9 +107,11 @@ static void test_schedules(void) {
     CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 0), 0.03, 1e-12, 0);
     CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 100), 0.015, 1e-12, 0);
     CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 200), 0, 0, 1e-12);
-    CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 50.5), 0.015 * (1 + cos(acos(-1) * 50.5 / 200)), 1e-12, 0);
+    CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 50.5), 0.015 * (1 + cos(acos(-1) * 50.5 / 200)), 1e-12,
+                0);
     s.per_epoch = true;
-    CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 50.9), 0.015 * (1 + cos(acos(-1) * 50 / 200.0)), 1e-12, 0);
+    CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 50.9), 0.015 * (1 + cos(acos(-1) * 50 / 200.0)), 1e-12,
+                0);
     s.per_epoch = false, s.warmup_epochs = 10, s.warmup_lr = 0.001, s.min_lr = 0.002;
     CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 5), 0.0155, 1e-12, 0);
     CHECK_CLOSE(hirl_schedule_lr(&s, 0.03, 105), 0.016, 1e-12, 0);

@@ -37,8 +37,10 @@ static void check_buckets(hirl_world_t *world, hirl_backend_t *be, double bucket
     for (int i = 0; i < N_PARAMS; ++i) {
         char name[16];
         snprintf(name, sizeof name, "p%d", i);
-        NEED_OK(hirl_registry_add(registry, "", name, hirl_shape_1(50 + 13 * i), HIRL_INIT_ONE, 0, false, &param[i]));
-        NEED_OK(hirl_registry_add(registry, "b", name, hirl_shape_1(3), HIRL_INIT_ONE, 0, true, &buffer));
+        NEED_OK(hirl_registry_add(registry, "", name, hirl_shape_1(50 + 13 * i), HIRL_INIT_ONE, 0,
+                                  false, &param[i]));
+        NEED_OK(hirl_registry_add(registry, "b", name, hirl_shape_1(3), HIRL_INIT_ONE, 0, true,
+                                  &buffer));
     }
     NEED_OK(hirl_registry_finalize(registry, 0, true));
     NEED_OK(hirl_reducer_create(world, tape, bucket_mib, &registry, 1, &reducer));
@@ -54,7 +56,9 @@ static void check_buckets(hirl_world_t *world, hirl_backend_t *be, double bucket
         double want = size * (size + 1) / 2 + 10.0 * (i + 1) * size;
         CHECK_EQ_I(hirl_var_has_grad(param[i]->var), i != 3);
         for (int64_t j = 0; i != 3 && j < param[i]->count; ++j)
-            if (!CHECK_MSG(g[j] == want, "p%d[%lld] = %g, expected %g", i, (long long)j, g[j], want)) break;
+            if (!CHECK_MSG(g[j] == want, "p%d[%lld] = %g, expected %g", i, (long long)j, g[j],
+                           want))
+                break;
     }
     hirl_reducer_destroy(&reducer);
     hirl_registry_destroy(&registry);

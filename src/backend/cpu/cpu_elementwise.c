@@ -2,7 +2,7 @@
 /// (0 stays 0 in all of them); of mixed layouts one is converted first.
 /// All are bound by memory traffic: measured times are in cpu_norm.c, whose kernels have the same form.
 #include "cpu_impl.h"
-#include "cpu_vector.h"
+#include "cpu_vector_impl.h"
 
 #include <string.h>
 

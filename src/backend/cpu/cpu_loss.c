@@ -1,7 +1,7 @@
 /// Losses. Cross entropy reads each row of logits twice (the second time from the cache) and the backward reads it once more;
 /// sums over rows are in double and in the order of the rows.
 #include "cpu_impl.h"
-#include "cpu_vector.h"
+#include "cpu_vector_impl.h"
 
 #include <math.h>
 #include <string.h>

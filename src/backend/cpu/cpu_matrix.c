@@ -1,7 +1,7 @@
 /// Matrix products: f32 by oneDNN's sgemm, bf16 by its matmul (one operation per set of sizes, kept). Bias and activation follow in
 /// one pass over the output, which is then still in the cache for all but the largest layers.
 #include "cpu_impl.h"
-#include "cpu_vector.h"
+#include "cpu_vector_impl.h"
 
 #include <string.h>
 

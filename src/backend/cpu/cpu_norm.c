@@ -2,8 +2,8 @@
 /// Statistics: within a chunk of at most 256 rows (which stays in the first-level cache) the mean, then the squared deviations
 /// from it; chunks are merged in double (Chan, Golub and LeVeque 1983), so nothing cancels whatever the mean.
 #include "cpu_impl.h"
-#include "cpu_slabs.h"
-#include "cpu_vector.h"
+#include "cpu_slabs_impl.h"
+#include "cpu_vector_impl.h"
 
 #include <math.h>
 #include <string.h>
@@ -43,9 +43,15 @@ CPU_INLINE void sum_chunk(sum_kind_t kind, const sum_input_t *in, bool has_y, bo
         for (int j = 0; j < 4; ++j) a[j] = (vf_t){0};
         for (r = 0; r + 4 <= n_rows; r += 4) {
             for (int j = 0; j < 4; ++j) {
-                const vf_t d = vf_load(in->x, at + (r + j) * stride, is_bf16, lanes) - mean;
+                const int64_t i = at + (r + j) * stride;
+                const vf_t d = vf_load(in->x, i, is_bf16, lanes) - mean;
                 a[j] += d;
                 b[j] += d * d;
+                // The next chunk comes from memory while this one is read again.
+                if (is_bf16)
+                    __builtin_prefetch((const uint16_t *)in->x + i + n_rows * stride);
+                else
+                    __builtin_prefetch((const float *)in->x + i + n_rows * stride);
             }
         }
         for (; r < n_rows; ++r) {
@@ -392,43 +398,79 @@ done:
 
 // ---------------------------------------------------------------------------------------------- elementwise halves
 
+/// Outputs from this size on go past the caches: whatever reads them next would find only their end there.
+static const size_t STREAM_BYTES = (size_t)4 << 20;
+
+/// Stores that bypass the caches need whole, aligned vectors, and gain nothing where the output has just been read.
+static bool is_streamed(const cpu_view_t *view, const hirl_tensor_t *to, const void *also_read) {
+    const size_t element = hirl_dtype_size(to->dtype);
+    const size_t bytes = (size_t)hirl_cpu_stored_count(to) * element;
+    return bytes >= STREAM_BYTES && view->width % CPU_VECTOR == 0 &&
+           hirl_tensor_data(to) != also_read &&
+           (uintptr_t)hirl_tensor_data(to) % (CPU_VECTOR * element) == 0;
+}
+
+CPU_INLINE void put(void *y, int64_t at, bool is_bf16, int lanes, bool is_stream, vf_t x) {
+    if (is_stream)
+        vf_stream(y, at, is_bf16, x);
+    else
+        vf_store(y, at, is_bf16, lanes, x);
+}
+
+typedef struct apply {
+    const void *x, *residual;
+    void *y;
+} apply_t;
+
 /// y = act((x - mean) a + b (+ residual)).
-CPU_INLINE void apply_vector(const void *x, const void *residual, void *y, int64_t at, bool is_bf16,
-                             int lanes, bool has_residual, bool has_relu, vf_t mean, vf_t a,
+CPU_INLINE void apply_vector(const apply_t *t, int64_t at, bool is_bf16, int lanes,
+                             bool has_residual, bool has_relu, bool is_stream, vf_t mean, vf_t a,
                              vf_t b) {
-    vf_t z = (vf_load(x, at, is_bf16, lanes) - mean) * a + b;
-    if (has_residual) z += vf_load(residual, at, is_bf16, lanes);
-    vf_store(y, at, is_bf16, lanes, has_relu ? vf_relu(z) : z);
+    vf_t z = (vf_load(t->x, at, is_bf16, lanes) - mean) * a + b;
+    if (has_residual) z += vf_load(t->residual, at, is_bf16, lanes);
+    put(t->y, at, is_bf16, lanes, is_stream, has_relu ? vf_relu(z) : z);
+}
+
+CPU_INLINE void apply_piece(const apply_t *t, const cpu_view_t *view, const cpu_piece_t *piece,
+                            const float *mean, const float *a, const float *b, bool is_bf16,
+                            int block, bool has_residual, bool has_relu, bool is_stream) {
+    if (block) {
+        const vf_t vm = vf_load(mean, 0, false, CPU_VECTOR), va = vf_load(a, 0, false, CPU_VECTOR),
+                   vb = vf_load(b, 0, false, CPU_VECTOR);
+        for (int64_t r = 0; r < piece->n_rows; ++r)
+            apply_vector(t, piece->at + r * block, is_bf16, block, has_residual, has_relu,
+                         is_stream, vm, va, vb);
+        return;
+    }
+    const int64_t width = view->width;
+    for (int64_t r = 0; r < piece->n_rows; ++r) {
+        const int64_t at = piece->at + r * width;
+        int64_t c = 0;
+        for (; c + CPU_VECTOR <= width; c += CPU_VECTOR)
+            apply_vector(t, at + c, is_bf16, CPU_VECTOR, has_residual, has_relu, is_stream,
+                         vf_load(mean, c, false, CPU_VECTOR), vf_load(a, c, false, CPU_VECTOR),
+                         vf_load(b, c, false, CPU_VECTOR));
+        if (c < width)
+            apply_vector(t, at + c, is_bf16, (int)(width - c), has_residual, has_relu, false,
+                         vf_load(mean, c, false, CPU_VECTOR), vf_load(a, c, false, CPU_VECTOR),
+                         vf_load(b, c, false, CPU_VECTOR));
+    }
 }
 
 CPU_INLINE void apply_all(const cpu_ctx_t *ctx, const cpu_view_t *view, int64_t n_groups,
-                          const factors_t *factors, const void *x, const void *residual, void *y,
-                          bool is_bf16, int block, bool has_residual, bool has_relu) {
+                          const factors_t *factors, const apply_t *t, bool is_stream, bool is_bf16,
+                          int block, bool has_residual, bool has_relu) {
     const int64_t per_group = cpu_pieces_per_group(view, n_groups);
 #pragma omp parallel for num_threads(ctx->n_threads) schedule(static)
     for (int64_t i = 0; i < n_groups * per_group; ++i) {
         const cpu_piece_t piece = cpu_piece_at(view, n_groups, per_group, i);
         const int64_t f = piece.group * view->n_padded + piece.channel;
         const float *mean = factors->mean + f, *a = factors->a + f, *b = factors->b + f;
-        if (block) {
-            const vf_t m = vf_load(mean, 0, false, CPU_VECTOR),
-                       va = vf_load(a, 0, false, CPU_VECTOR), vb = vf_load(b, 0, false, CPU_VECTOR);
-            for (int64_t r = 0; r < piece.n_rows; ++r)
-                apply_vector(x, residual, y, piece.at + r * block, is_bf16, block, has_residual,
-                             has_relu, m, va, vb);
-            continue;
-        }
-        for (int64_t r = 0; r < piece.n_rows; ++r) {
-            const int64_t at = piece.at + r * view->width;
-            int64_t c = 0;
-            for (; c + CPU_VECTOR <= view->width; c += CPU_VECTOR)
-                apply_vector(x, residual, y, at + c, is_bf16, CPU_VECTOR, has_residual, has_relu,
-                             vf_load(mean, c, false, CPU_VECTOR), vf_load(a, c, false, CPU_VECTOR),
-                             vf_load(b, c, false, CPU_VECTOR));
-            if (c < view->width)
-                apply_vector(x, residual, y, at + c, is_bf16, (int)(view->width - c), has_residual,
-                             has_relu, vf_load(mean, c, false, CPU_VECTOR),
-                             vf_load(a, c, false, CPU_VECTOR), vf_load(b, c, false, CPU_VECTOR));
+        if (is_stream && block != 8) {
+            apply_piece(t, view, &piece, mean, a, b, is_bf16, block, has_residual, has_relu, true);
+            vf_fence();
+        } else {
+            apply_piece(t, view, &piece, mean, a, b, is_bf16, block, has_residual, has_relu, false);
         }
     }
 }
@@ -476,16 +518,17 @@ hirl_status_t hirl_bn_apply_cpu(hirl_backend_t *be, const hirl_tensor_t *x, int6
         }
     }
     HIRL_TRY_GOTO(hirl_cpu_output_begin(ctx, &known, x->dtype, y, &work), status, done);
-    const void *from = hirl_tensor_data(&known), *add = residual ? hirl_tensor_data(&other) : NULL;
-    void *to = hirl_tensor_data(&work);
+    const apply_t t = {hirl_tensor_data(&known), residual ? hirl_tensor_data(&other) : NULL,
+                       hirl_tensor_data(&work)};
+    const bool is_stream = is_streamed(&view, &work, t.x);
 #define APPLY_RR(is_bf16, block) \
-    apply_all(ctx, &view, n_groups, &factors, from, add, to, is_bf16, block, true, true)
+    apply_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, true, true)
 #define APPLY_R(is_bf16, block) \
-    apply_all(ctx, &view, n_groups, &factors, from, add, to, is_bf16, block, true, false)
+    apply_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, true, false)
 #define APPLY_A(is_bf16, block) \
-    apply_all(ctx, &view, n_groups, &factors, from, add, to, is_bf16, block, false, true)
+    apply_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, false, true)
 #define APPLY(is_bf16, block) \
-    apply_all(ctx, &view, n_groups, &factors, from, add, to, is_bf16, block, false, false)
+    apply_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, false, false)
     if (residual && has_relu)
         SPECIALISE(&view, APPLY_RR);
     else if (residual)
@@ -502,20 +545,52 @@ done:
     return status;
 }
 
+typedef struct backward {
+    const void *dy, *y, *x;
+    void *dx, *dz;
+} backward_t;
+
 /// dx = a (dz - b - (x - mean) c), and dz itself.
-CPU_INLINE void backward_vector(const void *dy, const void *y, const void *x, void *dx,
-                                void *dz_out, int64_t at, bool is_bf16, int lanes, bool has_y,
-                                bool has_dz, vf_t mean, vf_t a, vf_t b, vf_t c) {
-    vf_t dz = vf_load(dy, at, is_bf16, lanes);
-    if (has_y) dz = vf_where(vf_load(y, at, is_bf16, lanes) > 0, dz);
-    const vf_t d = ((dz - b) - (vf_load(x, at, is_bf16, lanes) - mean) * c) * a;
-    vf_store(dx, at, is_bf16, lanes, d);
-    if (has_dz) vf_store(dz_out, at, is_bf16, lanes, dz);
+CPU_INLINE void backward_vector(const backward_t *t, int64_t at, bool is_bf16, int lanes,
+                                bool has_y, bool has_dz, bool is_stream, vf_t mean, vf_t a, vf_t b,
+                                vf_t c) {
+    vf_t dz = vf_load(t->dy, at, is_bf16, lanes);
+    if (has_y) dz = vf_where(vf_load(t->y, at, is_bf16, lanes) > 0, dz);
+    const vf_t d = ((dz - b) - (vf_load(t->x, at, is_bf16, lanes) - mean) * c) * a;
+    put(t->dx, at, is_bf16, lanes, is_stream, d);
+    if (has_dz) put(t->dz, at, is_bf16, lanes, is_stream, dz);
+}
+
+CPU_INLINE void backward_piece(const backward_t *t, const cpu_view_t *view,
+                               const cpu_piece_t *piece, const float *mean, const float *a,
+                               const float *b, const float *c, bool is_bf16, int block, bool has_y,
+                               bool has_dz, bool is_stream) {
+    if (block) {
+        const vf_t vm = vf_load(mean, 0, false, CPU_VECTOR), va = vf_load(a, 0, false, CPU_VECTOR);
+        const vf_t vb = vf_load(b, 0, false, CPU_VECTOR), vc = vf_load(c, 0, false, CPU_VECTOR);
+        for (int64_t r = 0; r < piece->n_rows; ++r)
+            backward_vector(t, piece->at + r * block, is_bf16, block, has_y, has_dz, is_stream, vm,
+                            va, vb, vc);
+        return;
+    }
+    const int64_t width = view->width;
+    for (int64_t r = 0; r < piece->n_rows; ++r) {
+        const int64_t at = piece->at + r * width;
+        int64_t k = 0;
+        for (; k + CPU_VECTOR <= width; k += CPU_VECTOR)
+            backward_vector(t, at + k, is_bf16, CPU_VECTOR, has_y, has_dz, is_stream,
+                            vf_load(mean, k, false, CPU_VECTOR), vf_load(a, k, false, CPU_VECTOR),
+                            vf_load(b, k, false, CPU_VECTOR), vf_load(c, k, false, CPU_VECTOR));
+        if (k < width)
+            backward_vector(t, at + k, is_bf16, (int)(width - k), has_y, has_dz, false,
+                            vf_load(mean, k, false, CPU_VECTOR), vf_load(a, k, false, CPU_VECTOR),
+                            vf_load(b, k, false, CPU_VECTOR), vf_load(c, k, false, CPU_VECTOR));
+    }
 }
 
 CPU_INLINE void backward_all(const cpu_ctx_t *ctx, const cpu_view_t *view, int64_t n_groups,
-                             const factors_t *factors, const void *dy, const void *y, const void *x,
-                             void *dx, void *dz, bool is_bf16, int block, bool has_y, bool has_dz) {
+                             const factors_t *factors, const backward_t *t, bool is_stream,
+                             bool is_bf16, int block, bool has_y, bool has_dz) {
     const int64_t per_group = cpu_pieces_per_group(view, n_groups);
 #pragma omp parallel for num_threads(ctx->n_threads) schedule(static)
     for (int64_t i = 0; i < n_groups * per_group; ++i) {
@@ -523,28 +598,11 @@ CPU_INLINE void backward_all(const cpu_ctx_t *ctx, const cpu_view_t *view, int64
         const int64_t f = piece.group * view->n_padded + piece.channel;
         const float *mean = factors->mean + f, *a = factors->a + f, *b = factors->b + f,
                     *c = factors->c + f;
-        if (block) {
-            const vf_t m = vf_load(mean, 0, false, CPU_VECTOR),
-                       va = vf_load(a, 0, false, CPU_VECTOR);
-            const vf_t vb = vf_load(b, 0, false, CPU_VECTOR), vc = vf_load(c, 0, false, CPU_VECTOR);
-            for (int64_t r = 0; r < piece.n_rows; ++r)
-                backward_vector(dy, y, x, dx, dz, piece.at + r * block, is_bf16, block, has_y,
-                                has_dz, m, va, vb, vc);
-            continue;
-        }
-        for (int64_t r = 0; r < piece.n_rows; ++r) {
-            const int64_t at = piece.at + r * view->width;
-            int64_t k = 0;
-            for (; k + CPU_VECTOR <= view->width; k += CPU_VECTOR)
-                backward_vector(dy, y, x, dx, dz, at + k, is_bf16, CPU_VECTOR, has_y, has_dz,
-                                vf_load(mean, k, false, CPU_VECTOR),
-                                vf_load(a, k, false, CPU_VECTOR), vf_load(b, k, false, CPU_VECTOR),
-                                vf_load(c, k, false, CPU_VECTOR));
-            if (k < view->width)
-                backward_vector(dy, y, x, dx, dz, at + k, is_bf16, (int)(view->width - k), has_y,
-                                has_dz, vf_load(mean, k, false, CPU_VECTOR),
-                                vf_load(a, k, false, CPU_VECTOR), vf_load(b, k, false, CPU_VECTOR),
-                                vf_load(c, k, false, CPU_VECTOR));
+        if (is_stream && block != 8) {
+            backward_piece(t, view, &piece, mean, a, b, c, is_bf16, block, has_y, has_dz, true);
+            vf_fence();
+        } else {
+            backward_piece(t, view, &piece, mean, a, b, c, is_bf16, block, has_y, has_dz, false);
         }
     }
 }
@@ -579,21 +637,19 @@ hirl_status_t hirl_bn_backward_apply_cpu(hirl_backend_t *be, const hirl_tensor_t
     HIRL_TRY_GOTO(hirl_cpu_output_begin(ctx, &known, x->dtype, dx, &work), status, done);
     if (dresidual)
         HIRL_TRY_GOTO(hirl_cpu_output_begin(ctx, &known, x->dtype, dresidual, &dz), status, done);
-    const void *from = hirl_tensor_data(&known), *d = hirl_tensor_data(&gradient),
-               *out = y ? hirl_tensor_data(&output) : NULL;
-    void *to = hirl_tensor_data(&work), *to_dz = dresidual ? hirl_tensor_data(&dz) : NULL;
-#define BACKWARD_YR(is_bf16, block)                                                             \
-    backward_all(ctx, &view, n_groups, &factors, d, out, from, to, to_dz, is_bf16, block, true, \
-                 true)
-#define BACKWARD_Y(is_bf16, block)                                                              \
-    backward_all(ctx, &view, n_groups, &factors, d, out, from, to, to_dz, is_bf16, block, true, \
-                 false)
-#define BACKWARD_R(is_bf16, block)                                                               \
-    backward_all(ctx, &view, n_groups, &factors, d, out, from, to, to_dz, is_bf16, block, false, \
-                 true)
-#define BACKWARD(is_bf16, block)                                                                 \
-    backward_all(ctx, &view, n_groups, &factors, d, out, from, to, to_dz, is_bf16, block, false, \
-                 false)
+    const backward_t t = {hirl_tensor_data(&gradient), y ? hirl_tensor_data(&output) : NULL,
+                          hirl_tensor_data(&known), hirl_tensor_data(&work),
+                          dresidual ? hirl_tensor_data(&dz) : NULL};
+    const bool is_stream =
+        is_streamed(&view, &work, t.dy) && (!dresidual || is_streamed(&view, &dz, t.dy));
+#define BACKWARD_YR(is_bf16, block) \
+    backward_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, true, true)
+#define BACKWARD_Y(is_bf16, block) \
+    backward_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, true, false)
+#define BACKWARD_R(is_bf16, block) \
+    backward_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, false, true)
+#define BACKWARD(is_bf16, block) \
+    backward_all(ctx, &view, n_groups, &factors, &t, is_stream, is_bf16, block, false, false)
     if (y && dresidual)
         SPECIALISE(&view, BACKWARD_YR);
     else if (y)

@@ -1,8 +1,8 @@
 /// Pooling: maximum by oneDNN in the layout of its input, global average by own loops.
 /// The workspace of the maximum carries the layout in which the forward ran; otherwise it is oneDNN's own.
 #include "cpu_impl.h"
-#include "cpu_slabs.h"
-#include "cpu_vector.h"
+#include "cpu_slabs_impl.h"
+#include "cpu_vector_impl.h"
 
 #include <string.h>
 

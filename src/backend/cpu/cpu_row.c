@@ -1,7 +1,7 @@
 /// Operations on the rows of plain matrices: gather, concatenate, normalise, softmax. One thread has whole rows, so a row's sums
 /// have one order whatever the number of threads; sums over rows collect fixed ranges in double.
 #include "cpu_impl.h"
-#include "cpu_vector.h"
+#include "cpu_vector_impl.h"
 
 #include <math.h>
 #include <string.h>

@@ -2,8 +2,7 @@
 
 #include "ref_impl.h"
 
-static hirl_status_t ref_open(int n_threads, void **ctx_p, const hirl_allocator_t **allocator_p)
-{
+static hirl_status_t ref_open(int n_threads, void **ctx_p, const hirl_allocator_t **allocator_p) {
     hirl_host_pool_t *pool = NULL;
     (void)n_threads;
     HIRL_TRY(hirl_host_pool_create(&pool));
@@ -12,14 +11,12 @@ static hirl_status_t ref_open(int n_threads, void **ctx_p, const hirl_allocator_
     return HIRL_OK;
 }
 
-static void ref_close(void *ctx)
-{
+static void ref_close(void *ctx) {
     hirl_host_pool_t *pool = ctx;
     hirl_host_pool_destroy(&pool);
 }
 
-static const char *ref_info_view(const void *ctx)
-{
+static const char *ref_info_view(const void *ctx) {
     (void)ctx;
     return "ref: plain C loops, one thread, sums in double";
 }
@@ -29,34 +26,31 @@ static size_t ref_memory_peak(const void *ctx) { return hirl_host_pool_peak(ctx)
 
 // ---------------------------------------------------------------------------------------------- conversions
 
-static hirl_status_t copy_elements(const hirl_tensor_t *x, hirl_tensor_t *y)
-{
+static hirl_status_t copy_elements(const hirl_tensor_t *x, hirl_tensor_t *y) {
     for (int64_t i = 0; i < hirl_tensor_count(x); ++i) set(y, i, get(x, i));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype, hirl_tensor_t *y)
-{
+static hirl_status_t ref_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                                  hirl_tensor_t *y) {
     (void)be;
     (void)dtype;
     return copy_elements(x, y);
 }
 
-static hirl_status_t ref_to_layout_of(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *like, hirl_tensor_t *y)
-{
+static hirl_status_t ref_to_layout_of(hirl_backend_t *be, const hirl_tensor_t *x,
+                                      const hirl_tensor_t *like, hirl_tensor_t *y) {
     (void)be;
     (void)like;
     return copy_elements(x, y);
 }
 
-static hirl_status_t ref_to_blocked(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y)
-{
+static hirl_status_t ref_to_blocked(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y) {
     (void)be;
     return copy_elements(x, y);
 }
 
-static hirl_status_t ref_fill(hirl_backend_t *be, float value, hirl_tensor_t *x)
-{
+static hirl_status_t ref_fill(hirl_backend_t *be, float value, hirl_tensor_t *x) {
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(x); ++i) set(x, i, value);
     return HIRL_OK;
@@ -64,39 +58,43 @@ static hirl_status_t ref_fill(hirl_backend_t *be, float value, hirl_tensor_t *x)
 
 // ---------------------------------------------------------------------------------------------- elementwise
 
-static hirl_status_t ref_axpby(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b, hirl_tensor_t *y)
-{
+static hirl_status_t ref_axpby(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b,
+                               hirl_tensor_t *y) {
     (void)be;
-    for (int64_t i = 0; i < hirl_tensor_count(x); ++i) set(y, i, (double)a * get(x, i) + (b != 0 ? (double)b * get(y, i) : 0.0));
+    for (int64_t i = 0; i < hirl_tensor_count(x); ++i)
+        set(y, i, (double)a * get(x, i) + (b != 0 ? (double)b * get(y, i) : 0.0));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_add(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y)
-{
+static hirl_status_t ref_add(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                             hirl_tensor_t *y) {
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(y); ++i) set(y, i, get(x1, i) + get(x2, i));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_mul(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y)
-{
+static hirl_status_t ref_mul(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                             hirl_tensor_t *y) {
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(y); ++i) set(y, i, get(x1, i) * get(x2, i));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_act(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *x, hirl_tensor_t *y)
-{
+static hirl_status_t ref_act(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *x,
+                             hirl_tensor_t *y) {
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(x); ++i) set(y, i, activate(act, get(x, i)));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_act_backward(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *saved, const hirl_tensor_t *dy, hirl_tensor_t *dx)
-{
+static hirl_status_t ref_act_backward(hirl_backend_t *be, hirl_act_t act,
+                                      const hirl_tensor_t *saved, const hirl_tensor_t *dy,
+                                      hirl_tensor_t *dx) {
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(dy); ++i) {
-        double s = get(saved, i), slope = act == HIRL_ACT_RELU ? s > 0 : act == HIRL_ACT_GELU ? gelu_slope(s) : 1.0;
+        double s = get(saved, i), slope = act == HIRL_ACT_RELU   ? s > 0
+                                          : act == HIRL_ACT_GELU ? gelu_slope(s)
+                                                                 : 1.0;
         set(dx, i, slope != 0 ? get(dy, i) * slope : 0.0);
     }
     return HIRL_OK;
@@ -106,25 +104,28 @@ static hirl_status_t ref_act_backward(hirl_backend_t *be, hirl_act_t act, const 
 
 static int64_t row_size(const hirl_tensor_t *x) { return hirl_tensor_count(x) / x->shape.dim[0]; }
 
-static hirl_status_t ref_gather_rows(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *index, hirl_tensor_t *y)
-{
+static hirl_status_t ref_gather_rows(hirl_backend_t *be, const hirl_tensor_t *x,
+                                     const hirl_tensor_t *index, hirl_tensor_t *y) {
     int64_t row = row_size(x);
     (void)be;
-    for (int64_t at = 0; at < hirl_tensor_count(y); ++at) set(y, at, get(x, get_i32(index)[at / row] * row + at % row));
+    for (int64_t at = 0; at < hirl_tensor_count(y); ++at)
+        set(y, at, get(x, get_i32(index)[at / row] * row + at % row));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_gather_rows_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *index, bool accumulate, hirl_tensor_t *dx)
-{
+static hirl_status_t ref_gather_rows_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                              const hirl_tensor_t *index, bool accumulate,
+                                              hirl_tensor_t *dx) {
     int64_t row = row_size(dy);
     (void)be;
     for (int64_t at = 0; !accumulate && at < hirl_tensor_count(dx); ++at) set(dx, at, 0);
-    for (int64_t at = 0; at < hirl_tensor_count(dy); ++at) put(dx, get_i32(index)[at / row] * row + at % row, true, get(dy, at));
+    for (int64_t at = 0; at < hirl_tensor_count(dy); ++at)
+        put(dx, get_i32(index)[at / row] * row + at % row, true, get(dy, at));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_concat_columns(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y)
-{
+static hirl_status_t ref_concat_columns(hirl_backend_t *be, const hirl_tensor_t *x1,
+                                        const hirl_tensor_t *x2, hirl_tensor_t *y) {
     int64_t a = last_axis(x1), b = last_axis(x2);
     (void)be;
     for (int64_t r = 0; r < y->shape.dim[0]; ++r) {
@@ -134,8 +135,8 @@ static hirl_status_t ref_concat_columns(hirl_backend_t *be, const hirl_tensor_t 
     return HIRL_OK;
 }
 
-static hirl_status_t ref_split_columns(hirl_backend_t *be, const hirl_tensor_t *y, int64_t n_first, hirl_tensor_t *x1, hirl_tensor_t *x2)
-{
+static hirl_status_t ref_split_columns(hirl_backend_t *be, const hirl_tensor_t *y, int64_t n_first,
+                                       hirl_tensor_t *x1, hirl_tensor_t *x2) {
     int64_t width = last_axis(y), b = width - n_first;
     (void)be;
     for (int64_t r = 0; r < y->shape.dim[0]; ++r) {
@@ -147,21 +148,23 @@ static hirl_status_t ref_split_columns(hirl_backend_t *be, const hirl_tensor_t *
 
 // ---------------------------------------------------------------------------------------------- parameter updates
 
-static hirl_status_t ref_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay, bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
-                             hirl_tensor_t *p)
-{
+static hirl_status_t ref_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay,
+                             bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
+                             hirl_tensor_t *p) {
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(p); ++i) {
-        double slope = get(g, i) + (double)weight_decay * get(p, i), speed = (double)momentum * get(v, i) + slope;
+        double slope = get(g, i) + (double)weight_decay * get(p, i),
+               speed = (double)momentum * get(v, i) + slope;
         set(v, i, speed);
-        set(p, i, get(p, i) - (double)lr * (is_nesterov ? slope + (double)momentum * speed : speed));
+        set(p, i,
+            get(p, i) - (double)lr * (is_nesterov ? slope + (double)momentum * speed : speed));
     }
     return HIRL_OK;
 }
 
-static hirl_status_t ref_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps, float weight_decay, int64_t step, const hirl_tensor_t *g,
-                               hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p)
-{
+static hirl_status_t ref_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
+                               float weight_decay, int64_t step, const hirl_tensor_t *g,
+                               hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p) {
     double c1 = 1.0 - pow((double)beta1, (double)step), c2 = 1.0 - pow((double)beta2, (double)step);
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(p); ++i) {
@@ -175,15 +178,15 @@ static hirl_status_t ref_adamw(hirl_backend_t *be, float lr, float beta1, float 
     return HIRL_OK;
 }
 
-static hirl_status_t ref_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y)
-{
+static hirl_status_t ref_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x,
+                             hirl_tensor_t *y) {
     (void)be;
-    for (int64_t i = 0; i < hirl_tensor_count(x); ++i) set(y, i, (double)m * get(y, i) + (1.0 - (double)m) * get(x, i));
+    for (int64_t i = 0; i < hirl_tensor_count(x); ++i)
+        set(y, i, (double)m * get(y, i) + (1.0 - (double)m) * get(x, i));
     return HIRL_OK;
 }
 
-static hirl_status_t ref_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p)
-{
+static hirl_status_t ref_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
     double sum = 0;
     (void)be;
     for (int64_t i = 0; i < hirl_tensor_count(x); ++i) sum += get(x, i) * get(x, i);

@@ -6,28 +6,37 @@ typedef struct conv_dims {
     int64_t n, h, w, i, o, kh, kw, ho, wo;
 } conv_dims_t;
 
-static conv_dims_t conv_dims(const hirl_conv_param_t *p, const hirl_shape_t *x, const hirl_shape_t *w)
-{
-    conv_dims_t d = {.n = x->dim[0], .h = x->dim[1], .w = x->dim[2], .i = x->dim[3], .o = w->dim[0], .kh = w->dim[2], .kw = w->dim[3]};
+static conv_dims_t conv_dims(const hirl_conv_param_t *p, const hirl_shape_t *x,
+                             const hirl_shape_t *w) {
+    conv_dims_t d = {.n = x->dim[0],
+                     .h = x->dim[1],
+                     .w = x->dim[2],
+                     .i = x->dim[3],
+                     .o = w->dim[0],
+                     .kh = w->dim[2],
+                     .kw = w->dim[3]};
     d.ho = hirl_window_output(d.h, (int)d.kh, p->stride_h, p->pad_h);
     d.wo = hirl_window_output(d.w, (int)d.kw, p->stride_w, p->pad_w);
     return d;
 }
 
 // Index of the input pixel under tap (r, s) of output pixel (n, a, b), channel i; -1 in the padding.
-static int64_t input_at(const conv_dims_t *d, const hirl_conv_param_t *p, int64_t n, int64_t a, int64_t b, int64_t r, int64_t s, int64_t i)
-{
+static int64_t input_at(const conv_dims_t *d, const hirl_conv_param_t *p, int64_t n, int64_t a,
+                        int64_t b, int64_t r, int64_t s, int64_t i) {
     int64_t y = a * p->stride_h + r - p->pad_h, x = b * p->stride_w + s - p->pad_w;
     if (y < 0 || y >= d->h || x < 0 || x >= d->w) return -1;
     return ((n * d->h + y) * d->w + x) * d->i + i;
 }
 
-static int64_t weight_at(const conv_dims_t *d, int64_t o, int64_t i, int64_t r, int64_t s) { return ((o * d->i + i) * d->kh + r) * d->kw + s; }
-static int64_t output_at(const conv_dims_t *d, int64_t n, int64_t a, int64_t b, int64_t o) { return ((n * d->ho + a) * d->wo + b) * d->o + o; }
+static int64_t weight_at(const conv_dims_t *d, int64_t o, int64_t i, int64_t r, int64_t s) {
+    return ((o * d->i + i) * d->kh + r) * d->kw + s;
+}
+static int64_t output_at(const conv_dims_t *d, int64_t n, int64_t a, int64_t b, int64_t o) {
+    return ((n * d->ho + a) * d->wo + b) * d->o + o;
+}
 
-hirl_status_t ref_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x, const hirl_tensor_t *w, const hirl_tensor_t *bias,
-                         hirl_tensor_t *y)
-{
+hirl_status_t ref_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x,
+                         const hirl_tensor_t *w, const hirl_tensor_t *bias, hirl_tensor_t *y) {
     conv_dims_t d = conv_dims(p, &x->shape, &w->shape);
     (void)be;
     for (int64_t n = 0; n < d.n; ++n)
@@ -39,16 +48,17 @@ hirl_status_t ref_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const h
                         for (int64_t s = 0; s < d.kw; ++s)
                             for (int64_t i = 0; i < d.i; ++i) {
                                 int64_t at = input_at(&d, p, n, a, b, r, s, i);
-                                if (at >= 0) sum += get(x, at) * get_weight(w, weight_at(&d, o, i, r, s), x);
+                                if (at >= 0)
+                                    sum += get(x, at) * get_weight(w, weight_at(&d, o, i, r, s), x);
                             }
                     set(y, output_at(&d, n, a, b, o), sum);
                 }
     return HIRL_OK;
 }
 
-hirl_status_t ref_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *dy, const hirl_tensor_t *w,
-                                       const hirl_shape_t *x_shape, hirl_tensor_t *dx)
-{
+hirl_status_t ref_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                       const hirl_tensor_t *dy, const hirl_tensor_t *w,
+                                       const hirl_shape_t *x_shape, hirl_tensor_t *dx) {
     conv_dims_t d = conv_dims(p, x_shape, &w->shape);
     int64_t count = hirl_shape_count(x_shape);
     double *sum = NULL;
@@ -63,7 +73,8 @@ hirl_status_t ref_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param
                         for (int64_t s = 0; s < d.kw; ++s)
                             for (int64_t i = 0; i < d.i; ++i) {
                                 int64_t at = input_at(&d, p, n, a, b, r, s, i);
-                                if (at >= 0) sum[at] += g * get_weight(w, weight_at(&d, o, i, r, s), dy);
+                                if (at >= 0)
+                                    sum[at] += g * get_weight(w, weight_at(&d, o, i, r, s), dy);
                             }
                 }
     for (int64_t i = 0; i < count; ++i) set(dx, i, sum[i]);
@@ -71,9 +82,10 @@ hirl_status_t ref_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param
     return HIRL_OK;
 }
 
-hirl_status_t ref_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x, const hirl_tensor_t *dy,
-                                          bool accumulate, hirl_tensor_t *dw, hirl_tensor_t *dbias)
-{
+hirl_status_t ref_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                          const hirl_tensor_t *x, const hirl_tensor_t *dy,
+                                          bool accumulate, hirl_tensor_t *dw,
+                                          hirl_tensor_t *dbias) {
     conv_dims_t d = conv_dims(p, &x->shape, &dw->shape);
     (void)be;
     for (int64_t o = 0; o < d.o; ++o) {
@@ -100,12 +112,13 @@ hirl_status_t ref_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_pa
 // ---------------------------------------------------------------------------------------------- pooling
 
 // workspace i32, shape of y: the winner's place in its input image and channel, y * W + x.
-hirl_status_t ref_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *workspace)
-{
+hirl_status_t ref_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *x,
+                           hirl_tensor_t *y, hirl_tensor_t *workspace) {
     const int64_t *in = x->shape.dim, *out = y->shape.dim;
     (void)be;
     for (int64_t at = 0; at < hirl_tensor_count(y); ++at) {
-        int64_t c = at % out[3], b = at / out[3] % out[2], a = at / out[3] / out[2] % out[1], n = at / out[3] / out[2] / out[1];
+        int64_t c = at % out[3], b = at / out[3] % out[2], a = at / out[3] / out[2] % out[1],
+                n = at / out[3] / out[2] / out[1];
         double best = -INFINITY;
         int64_t winner = -1;
         for (int64_t i = a * p->stride - p->pad; i < a * p->stride - p->pad + p->kernel; ++i)
@@ -123,9 +136,9 @@ hirl_status_t ref_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p, const
     return HIRL_OK;
 }
 
-hirl_status_t ref_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
-                                    const hirl_shape_t *x_shape, hirl_tensor_t *dx)
-{
+hirl_status_t ref_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t *p,
+                                    const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
+                                    const hirl_shape_t *x_shape, hirl_tensor_t *dx) {
     const int64_t *in = x_shape->dim, *out = dy->shape.dim;
     (void)be;
     (void)p;
@@ -137,8 +150,7 @@ hirl_status_t ref_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t 
     return HIRL_OK;
 }
 
-hirl_status_t ref_global_avg_pool(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y)
-{
+hirl_status_t ref_global_avg_pool(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y) {
     int64_t c = x->shape.dim[3], pixels = x->shape.dim[1] * x->shape.dim[2];
     (void)be;
     for (int64_t n = 0; n < x->shape.dim[0]; ++n)
@@ -150,10 +162,11 @@ hirl_status_t ref_global_avg_pool(hirl_backend_t *be, const hirl_tensor_t *x, hi
     return HIRL_OK;
 }
 
-hirl_status_t ref_global_avg_pool_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *like, hirl_tensor_t *dx)
-{
+hirl_status_t ref_global_avg_pool_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                           const hirl_tensor_t *like, hirl_tensor_t *dx) {
     int64_t c = like->shape.dim[3], pixels = like->shape.dim[1] * like->shape.dim[2];
     (void)be;
-    for (int64_t at = 0; at < hirl_tensor_count(dx); ++at) set(dx, at, get(dy, at / c / pixels * c + at % c) / (double)pixels);
+    for (int64_t at = 0; at < hirl_tensor_count(dx); ++at)
+        set(dx, at, get(dy, at / c / pixels * c + at % c) / (double)pixels);
     return HIRL_OK;
 }

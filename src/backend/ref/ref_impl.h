@@ -9,8 +9,7 @@
 
 #include "hirl/backend_ops.h"
 
-static inline float bf16_to_f32(uint16_t bits)
-{
+static inline float bf16_to_f32(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
     float value;
     memcpy(&value, &wide, sizeof value);
@@ -18,101 +17,132 @@ static inline float bf16_to_f32(uint16_t bits)
 }
 
 /// Rounds to nearest, ties to even; NaN stays NaN.
-static inline uint16_t f32_to_bf16(float value)
-{
+static inline uint16_t f32_to_bf16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
     if (isnan(value)) return (uint16_t)(bits >> 16 | 0x40);
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-static inline double get(const hirl_tensor_t *x, int64_t i)
-{
+static inline double get(const hirl_tensor_t *x, int64_t i) {
     const void *data = hirl_tensor_data(x);
-    return x->dtype == HIRL_BF16 ? bf16_to_f32(((const uint16_t *)data)[i]) : ((const float *)data)[i];
+    return x->dtype == HIRL_BF16 ? bf16_to_f32(((const uint16_t *)data)[i])
+                                 : ((const float *)data)[i];
 }
 
-static inline void set(const hirl_tensor_t *x, int64_t i, double value)
-{
+static inline void set(const hirl_tensor_t *x, int64_t i, double value) {
     void *data = hirl_tensor_data(x);
-    if (x->dtype == HIRL_BF16) ((uint16_t *)data)[i] = f32_to_bf16((float)value);
-    else ((float *)data)[i] = (float)value;
+    if (x->dtype == HIRL_BF16)
+        ((uint16_t *)data)[i] = f32_to_bf16((float)value);
+    else
+        ((float *)data)[i] = (float)value;
 }
 
 /// x[i] = value, or x[i] += value.
-static inline void put(const hirl_tensor_t *x, int64_t i, bool accumulate, double value)
-{
+static inline void put(const hirl_tensor_t *x, int64_t i, bool accumulate, double value) {
     set(x, i, accumulate ? get(x, i) + value : value);
 }
 
 /// A weight as the multiplication with `like` sees it: rounded to bf16 when the activations are bf16.
-static inline double get_weight(const hirl_tensor_t *w, int64_t i, const hirl_tensor_t *like)
-{
+static inline double get_weight(const hirl_tensor_t *w, int64_t i, const hirl_tensor_t *like) {
     double value = get(w, i);
     return like->dtype == HIRL_BF16 ? bf16_to_f32(f32_to_bf16((float)value)) : value;
 }
 
-static inline int64_t last_axis(const hirl_tensor_t *x) { return x->shape.dim[x->shape.n_axes - 1]; }
+static inline int64_t last_axis(const hirl_tensor_t *x) {
+    return x->shape.dim[x->shape.n_axes - 1];
+}
 static inline const int32_t *get_i32(const hirl_tensor_t *x) { return hirl_tensor_data(x); }
 
 static inline double gelu(double x) { return 0.5 * x * (1.0 + erf(x * M_SQRT1_2)); }
-static inline double gelu_slope(double x)
-{
+static inline double gelu_slope(double x) {
     return 0.5 * (1.0 + erf(x * M_SQRT1_2)) + x * exp(-0.5 * x * x) * 0.5 * M_2_SQRTPI * M_SQRT1_2;
 }
-static inline double activate(hirl_act_t act, double x)
-{
+static inline double activate(hirl_act_t act, double x) {
     if (act == HIRL_ACT_RELU) return x > 0 ? x : 0;
     return act == HIRL_ACT_GELU ? gelu(x) : x;
 }
 
 // Functions of the table, as backend.h describes them.
-hirl_status_t ref_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x, const hirl_tensor_t *w, const hirl_tensor_t *bias,
-                         hirl_tensor_t *y);
-hirl_status_t ref_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *dy, const hirl_tensor_t *w,
+hirl_status_t ref_conv2d(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x,
+                         const hirl_tensor_t *w, const hirl_tensor_t *bias, hirl_tensor_t *y);
+hirl_status_t ref_conv2d_backward_data(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                       const hirl_tensor_t *dy, const hirl_tensor_t *w,
                                        const hirl_shape_t *x_shape, hirl_tensor_t *dx);
-hirl_status_t ref_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_param_t *p, const hirl_tensor_t *x, const hirl_tensor_t *dy,
+hirl_status_t ref_conv2d_backward_weights(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                          const hirl_tensor_t *x, const hirl_tensor_t *dy,
                                           bool accumulate, hirl_tensor_t *dw, hirl_tensor_t *dbias);
-hirl_status_t ref_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *workspace);
-hirl_status_t ref_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
+hirl_status_t ref_max_pool(hirl_backend_t *be, const hirl_pool_param_t *p, const hirl_tensor_t *x,
+                           hirl_tensor_t *y, hirl_tensor_t *workspace);
+hirl_status_t ref_max_pool_backward(hirl_backend_t *be, const hirl_pool_param_t *p,
+                                    const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
                                     const hirl_shape_t *x_shape, hirl_tensor_t *dx);
 hirl_status_t ref_global_avg_pool(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y);
-hirl_status_t ref_global_avg_pool_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *like, hirl_tensor_t *dx);
+hirl_status_t ref_global_avg_pool_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                           const hirl_tensor_t *like, hirl_tensor_t *dx);
 
-hirl_status_t ref_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups, hirl_tensor_t *mean, hirl_tensor_t *var);
-hirl_status_t ref_bn_apply(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups, const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
-                           const hirl_tensor_t *gamma, const hirl_tensor_t *beta, const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y);
-hirl_status_t ref_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
-                                   const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps, hirl_tensor_t *sum_dz, hirl_tensor_t *sum_dz_xhat);
-hirl_status_t ref_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
-                                    const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps, const hirl_tensor_t *gamma,
-                                    const hirl_tensor_t *mean_dz, const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx, hirl_tensor_t *dresidual);
-hirl_status_t ref_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *gamma, const hirl_tensor_t *beta, float eps,
-                             hirl_tensor_t *y, hirl_tensor_t *mean, hirl_tensor_t *rstd);
-hirl_status_t ref_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *x, const hirl_tensor_t *gamma,
-                                      const hirl_tensor_t *mean, const hirl_tensor_t *rstd, bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dgamma,
+hirl_status_t ref_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                           hirl_tensor_t *mean, hirl_tensor_t *var);
+hirl_status_t ref_bn_apply(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                           const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                           const hirl_tensor_t *gamma, const hirl_tensor_t *beta,
+                           const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y);
+hirl_status_t ref_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                   const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
+                                   const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                                   hirl_tensor_t *sum_dz, hirl_tensor_t *sum_dz_xhat);
+hirl_status_t ref_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                    const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                    int64_t n_groups, const hirl_tensor_t *mean,
+                                    const hirl_tensor_t *var, float eps, const hirl_tensor_t *gamma,
+                                    const hirl_tensor_t *mean_dz, const hirl_tensor_t *mean_dz_xhat,
+                                    hirl_tensor_t *dx, hirl_tensor_t *dresidual);
+hirl_status_t ref_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                             const hirl_tensor_t *beta, float eps, hirl_tensor_t *y,
+                             hirl_tensor_t *mean, hirl_tensor_t *rstd);
+hirl_status_t ref_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                      const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                                      const hirl_tensor_t *mean, const hirl_tensor_t *rstd,
+                                      bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dgamma,
                                       hirl_tensor_t *dbeta);
-hirl_status_t ref_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *norm);
-hirl_status_t ref_l2_normalize_backward(hirl_backend_t *be, const hirl_tensor_t *y, const hirl_tensor_t *norm, const hirl_tensor_t *dy, hirl_tensor_t *dx);
+hirl_status_t ref_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y,
+                               hirl_tensor_t *norm);
+hirl_status_t ref_l2_normalize_backward(hirl_backend_t *be, const hirl_tensor_t *y,
+                                        const hirl_tensor_t *norm, const hirl_tensor_t *dy,
+                                        hirl_tensor_t *dx);
 
-hirl_status_t ref_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha, const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
+hirl_status_t ref_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
+                       const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
                        hirl_tensor_t *c);
-hirl_status_t ref_linear(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w, const hirl_tensor_t *bias, hirl_act_t act, hirl_tensor_t *y,
+hirl_status_t ref_linear(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w,
+                         const hirl_tensor_t *bias, hirl_act_t act, hirl_tensor_t *y,
                          hirl_tensor_t *pre);
-hirl_status_t ref_linear_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *x, const hirl_tensor_t *w, bool accumulate,
+hirl_status_t ref_linear_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                  const hirl_tensor_t *x, const hirl_tensor_t *w, bool accumulate,
                                   hirl_tensor_t *dx, hirl_tensor_t *dw, hirl_tensor_t *dbias);
-hirl_status_t ref_row_dot(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2, hirl_tensor_t *y);
-hirl_status_t ref_row_scale(hirl_backend_t *be, const hirl_tensor_t *s, const hirl_tensor_t *x, bool accumulate, hirl_tensor_t *y);
-hirl_status_t ref_softmax(hirl_backend_t *be, const hirl_tensor_t *x, float scale, hirl_tensor_t *y);
-hirl_status_t ref_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *y, const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
+hirl_status_t ref_row_dot(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                          hirl_tensor_t *y);
+hirl_status_t ref_row_scale(hirl_backend_t *be, const hirl_tensor_t *s, const hirl_tensor_t *x,
+                            bool accumulate, hirl_tensor_t *y);
+hirl_status_t ref_softmax(hirl_backend_t *be, const hirl_tensor_t *x, float scale,
+                          hirl_tensor_t *y);
+hirl_status_t ref_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *y,
+                                   const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
 
-hirl_status_t ref_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale, const hirl_tensor_t *target, hirl_tensor_t *loss,
+hirl_status_t ref_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
+                                const hirl_tensor_t *target, hirl_tensor_t *loss,
                                 hirl_tensor_t *lse, hirl_tensor_t *correct);
-hirl_status_t ref_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t *logits, float scale, const hirl_tensor_t *target,
-                                         const hirl_tensor_t *lse, const hirl_tensor_t *dloss, hirl_tensor_t *dlogits);
-hirl_status_t ref_path_loss(hirl_backend_t *be, int n_levels, const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
-                            const hirl_tensor_t *negative, hirl_tensor_t *loss, hirl_tensor_t *terms);
-hirl_status_t ref_path_loss_backward(hirl_backend_t *be, int n_levels, const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
-                                     const hirl_tensor_t *negative, const hirl_tensor_t *dloss, hirl_tensor_t *const *dsimilarity);
+hirl_status_t ref_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t *logits,
+                                         float scale, const hirl_tensor_t *target,
+                                         const hirl_tensor_t *lse, const hirl_tensor_t *dloss,
+                                         hirl_tensor_t *dlogits);
+hirl_status_t ref_path_loss(hirl_backend_t *be, int n_levels,
+                            const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
+                            const hirl_tensor_t *negative, hirl_tensor_t *loss,
+                            hirl_tensor_t *terms);
+hirl_status_t ref_path_loss_backward(hirl_backend_t *be, int n_levels,
+                                     const hirl_tensor_t *const *similarity,
+                                     const hirl_tensor_t *positive, const hirl_tensor_t *negative,
+                                     const hirl_tensor_t *dloss, hirl_tensor_t *const *dsimilarity);
 
 #endif

@@ -2,9 +2,9 @@
 
 #include "ref_impl.h"
 
-hirl_status_t ref_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale, const hirl_tensor_t *target, hirl_tensor_t *loss,
-                                hirl_tensor_t *lse, hirl_tensor_t *correct)
-{
+hirl_status_t ref_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
+                                const hirl_tensor_t *target, hirl_tensor_t *loss,
+                                hirl_tensor_t *lse, hirl_tensor_t *correct) {
     int64_t n = logits->shape.dim[0], k = logits->shape.dim[1], n_correct = 0;
     double total = 0;
     (void)be;
@@ -26,9 +26,10 @@ hirl_status_t ref_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits,
     return HIRL_OK;
 }
 
-hirl_status_t ref_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t *logits, float scale, const hirl_tensor_t *target,
-                                         const hirl_tensor_t *lse, const hirl_tensor_t *dloss, hirl_tensor_t *dlogits)
-{
+hirl_status_t ref_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t *logits,
+                                         float scale, const hirl_tensor_t *target,
+                                         const hirl_tensor_t *lse, const hirl_tensor_t *dloss,
+                                         hirl_tensor_t *dlogits) {
     int64_t n = logits->shape.dim[0], k = logits->shape.dim[1];
     double factor = get(dloss, 0) * (double)scale / (double)n;
     (void)be;
@@ -44,35 +45,41 @@ hirl_status_t ref_cross_entropy_backward(hirl_backend_t *be, const hirl_tensor_t
 static const double path_eps = 1e-6;
 
 // prod over levels, without level `skip` (-1: none), of (1 + u_l) / 2 along a path
-static double path_product(int n_levels, const hirl_tensor_t *const *u, int64_t sample, const int32_t *path, int skip)
-{
+static double path_product(int n_levels, const hirl_tensor_t *const *u, int64_t sample,
+                           const int32_t *path, int skip) {
     double product = 1;
     for (int l = 0; l < n_levels; ++l)
         if (l != skip) product *= (1.0 + get(u[l], sample * u[l]->shape.dim[1] + path[l])) / 2;
     return product;
 }
 
-static bool is_same_path(int n_levels, const int32_t *a, const int32_t *b) { return memcmp(a, b, (size_t)n_levels * sizeof *a) == 0; }
+static bool is_same_path(int n_levels, const int32_t *a, const int32_t *b) {
+    return memcmp(a, b, (size_t)n_levels * sizeof *a) == 0;
+}
 
-static double kept_paths(int n_levels, const int32_t *positive, const int32_t *negative, int64_t m)
-{
+static double kept_paths(int n_levels, const int32_t *positive, const int32_t *negative,
+                         int64_t m) {
     double kept = 0;
-    for (int64_t j = 0; j < m; ++j) kept += !is_same_path(n_levels, positive, negative + j * n_levels);
+    for (int64_t j = 0; j < m; ++j)
+        kept += !is_same_path(n_levels, positive, negative + j * n_levels);
     return kept;
 }
 
-hirl_status_t ref_path_loss(hirl_backend_t *be, int n_levels, const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
-                            const hirl_tensor_t *negative, hirl_tensor_t *loss, hirl_tensor_t *terms)
-{
+hirl_status_t ref_path_loss(hirl_backend_t *be, int n_levels,
+                            const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
+                            const hirl_tensor_t *negative, hirl_tensor_t *loss,
+                            hirl_tensor_t *terms) {
     int64_t b = positive->shape.dim[0], m = negative->shape.dim[1];
     double plus = 0, minus = 0;
     (void)be;
     for (int64_t n = 0; n < b; ++n) {
-        const int32_t *own = get_i32(positive) + n * n_levels, *others = get_i32(negative) + n * m * n_levels;
+        const int32_t *own = get_i32(positive) + n * n_levels,
+                      *others = get_i32(negative) + n * m * n_levels;
         double sum = 0;
         for (int64_t j = 0; j < m; ++j)
             if (!is_same_path(n_levels, own, others + j * n_levels))
-                sum -= log(1.0 - path_product(n_levels, similarity, n, others + j * n_levels, -1) + path_eps);
+                sum -= log(1.0 - path_product(n_levels, similarity, n, others + j * n_levels, -1) +
+                           path_eps);
         plus -= log(path_product(n_levels, similarity, n, own, -1) + path_eps);
         minus += sum / (kept_paths(n_levels, own, others, m) + path_eps);
     }
@@ -84,9 +91,11 @@ hirl_status_t ref_path_loss(hirl_backend_t *be, int n_levels, const hirl_tensor_
     return HIRL_OK;
 }
 
-hirl_status_t ref_path_loss_backward(hirl_backend_t *be, int n_levels, const hirl_tensor_t *const *similarity, const hirl_tensor_t *positive,
-                                     const hirl_tensor_t *negative, const hirl_tensor_t *dloss, hirl_tensor_t *const *dsimilarity)
-{
+hirl_status_t ref_path_loss_backward(hirl_backend_t *be, int n_levels,
+                                     const hirl_tensor_t *const *similarity,
+                                     const hirl_tensor_t *positive, const hirl_tensor_t *negative,
+                                     const hirl_tensor_t *dloss,
+                                     hirl_tensor_t *const *dsimilarity) {
     int64_t b = positive->shape.dim[0], m = negative->shape.dim[1];
     double w = get(dloss, 0) / (2.0 * (double)b);
     (void)be;
@@ -95,10 +104,12 @@ hirl_status_t ref_path_loss_backward(hirl_backend_t *be, int n_levels, const hir
         double *row = NULL;
         HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, k, &row));
         for (int64_t n = 0; n < b; ++n) {
-            const int32_t *own = get_i32(positive) + n * n_levels, *others = get_i32(negative) + n * m * n_levels;
+            const int32_t *own = get_i32(positive) + n * n_levels,
+                          *others = get_i32(negative) + n * m * n_levels;
             double share = w / (kept_paths(n_levels, own, others, m) + path_eps);
             memset(row, 0, (size_t)k * sizeof *row);
-            row[own[l]] -= w / 2 * path_product(n_levels, similarity, n, own, l) / (path_product(n_levels, similarity, n, own, -1) + path_eps);
+            row[own[l]] -= w / 2 * path_product(n_levels, similarity, n, own, l) /
+                           (path_product(n_levels, similarity, n, own, -1) + path_eps);
             for (int64_t j = 0; j < m; ++j) {
                 const int32_t *path = others + j * n_levels;
                 if (is_same_path(n_levels, own, path)) continue;

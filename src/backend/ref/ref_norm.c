@@ -2,8 +2,8 @@
 
 #include "ref_impl.h"
 
-hirl_status_t ref_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups, hirl_tensor_t *mean, hirl_tensor_t *var)
-{
+hirl_status_t ref_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                           hirl_tensor_t *mean, hirl_tensor_t *var) {
     int64_t c = last_axis(x), rows = hirl_tensor_count(x) / c / n_groups;
     (void)be;
     for (int64_t g = 0; g < n_groups; ++g)
@@ -11,37 +11,44 @@ hirl_status_t ref_bn_stats(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n
             double sum = 0, squares = 0;
             for (int64_t i = 0; i < rows; ++i) sum += get(x, (g * rows + i) * c + k);
             double m = sum / (double)rows;
-            for (int64_t i = 0; i < rows; ++i) squares += (get(x, (g * rows + i) * c + k) - m) * (get(x, (g * rows + i) * c + k) - m);
+            for (int64_t i = 0; i < rows; ++i)
+                squares +=
+                    (get(x, (g * rows + i) * c + k) - m) * (get(x, (g * rows + i) * c + k) - m);
             set(mean, g * c + k, m);
             set(var, g * c + k, squares / (double)rows);
         }
     return HIRL_OK;
 }
 
-static double xhat(const hirl_tensor_t *x, int64_t at, int64_t stat, const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps)
-{
+static double xhat(const hirl_tensor_t *x, int64_t at, int64_t stat, const hirl_tensor_t *mean,
+                   const hirl_tensor_t *var, float eps) {
     return (get(x, at) - get(mean, stat)) / sqrt(get(var, stat) + (double)eps);
 }
 
-hirl_status_t ref_bn_apply(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups, const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
-                           const hirl_tensor_t *gamma, const hirl_tensor_t *beta, const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y)
-{
+hirl_status_t ref_bn_apply(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                           const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                           const hirl_tensor_t *gamma, const hirl_tensor_t *beta,
+                           const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y) {
     int64_t c = last_axis(x), group = hirl_tensor_count(x) / n_groups;
     (void)be;
     for (int64_t at = 0; at < hirl_tensor_count(x); ++at) {
         int64_t k = at % c;
-        double z = xhat(x, at, at / group * c + k, mean, var, eps) * (gamma ? get(gamma, k) : 1.0) + (beta ? get(beta, k) : 0.0);
+        double z = xhat(x, at, at / group * c + k, mean, var, eps) * (gamma ? get(gamma, k) : 1.0) +
+                   (beta ? get(beta, k) : 0.0);
         if (residual) z += get(residual, at);
         set(y, at, has_relu && !(z > 0) ? 0.0 : z);
     }
     return HIRL_OK;
 }
 
-static double masked(const hirl_tensor_t *dy, const hirl_tensor_t *y, int64_t at) { return !y || get(y, at) > 0 ? get(dy, at) : 0.0; }
+static double masked(const hirl_tensor_t *dy, const hirl_tensor_t *y, int64_t at) {
+    return !y || get(y, at) > 0 ? get(dy, at) : 0.0;
+}
 
-hirl_status_t ref_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
-                                   const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps, hirl_tensor_t *sum_dz, hirl_tensor_t *sum_dz_xhat)
-{
+hirl_status_t ref_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                   const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
+                                   const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                                   hirl_tensor_t *sum_dz, hirl_tensor_t *sum_dz_xhat) {
     int64_t c = last_axis(x), group = hirl_tensor_count(x) / n_groups;
     (void)be;
     for (int64_t stat = 0; stat < n_groups * c; ++stat) {
@@ -57,44 +64,50 @@ hirl_status_t ref_bn_backward_sums(hirl_backend_t *be, const hirl_tensor_t *dy, 
     return HIRL_OK;
 }
 
-hirl_status_t ref_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *y, const hirl_tensor_t *x, int64_t n_groups,
-                                    const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps, const hirl_tensor_t *gamma,
-                                    const hirl_tensor_t *mean_dz, const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx, hirl_tensor_t *dresidual)
-{
+hirl_status_t ref_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                    const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                    int64_t n_groups, const hirl_tensor_t *mean,
+                                    const hirl_tensor_t *var, float eps, const hirl_tensor_t *gamma,
+                                    const hirl_tensor_t *mean_dz, const hirl_tensor_t *mean_dz_xhat,
+                                    hirl_tensor_t *dx, hirl_tensor_t *dresidual) {
     int64_t c = last_axis(x), group = hirl_tensor_count(x) / n_groups;
     (void)be;
     for (int64_t at = 0; at < hirl_tensor_count(x); ++at) {
         int64_t k = at % c, stat = at / group * c + k;
         double dz = masked(dy, y, at), d = dz;
-        if (mean_dz) d -= get(mean_dz, stat) + xhat(x, at, stat, mean, var, eps) * get(mean_dz_xhat, stat);
+        if (mean_dz)
+            d -= get(mean_dz, stat) + xhat(x, at, stat, mean, var, eps) * get(mean_dz_xhat, stat);
         set(dx, at, d * (gamma ? get(gamma, k) : 1.0) / sqrt(get(var, stat) + (double)eps));
         if (dresidual) set(dresidual, at, dz);
     }
     return HIRL_OK;
 }
 
-hirl_status_t ref_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *gamma, const hirl_tensor_t *beta, float eps,
-                             hirl_tensor_t *y, hirl_tensor_t *mean, hirl_tensor_t *rstd)
-{
+hirl_status_t ref_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                             const hirl_tensor_t *beta, float eps, hirl_tensor_t *y,
+                             hirl_tensor_t *mean, hirl_tensor_t *rstd) {
     int64_t c = last_axis(x);
     (void)be;
     for (int64_t r = 0; r < hirl_tensor_count(x) / c; ++r) {
         double sum = 0, squares = 0;
         for (int64_t k = 0; k < c; ++k) sum += get(x, r * c + k);
         double m = sum / (double)c;
-        for (int64_t k = 0; k < c; ++k) squares += (get(x, r * c + k) - m) * (get(x, r * c + k) - m);
+        for (int64_t k = 0; k < c; ++k)
+            squares += (get(x, r * c + k) - m) * (get(x, r * c + k) - m);
         double inv = 1.0 / sqrt(squares / (double)c + (double)eps);
-        for (int64_t k = 0; k < c; ++k) set(y, r * c + k, (get(x, r * c + k) - m) * inv * get(gamma, k) + get(beta, k));
+        for (int64_t k = 0; k < c; ++k)
+            set(y, r * c + k, (get(x, r * c + k) - m) * inv * get(gamma, k) + get(beta, k));
         set(mean, r, m);
         set(rstd, r, inv);
     }
     return HIRL_OK;
 }
 
-hirl_status_t ref_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *dy, const hirl_tensor_t *x, const hirl_tensor_t *gamma,
-                                      const hirl_tensor_t *mean, const hirl_tensor_t *rstd, bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dgamma,
-                                      hirl_tensor_t *dbeta)
-{
+hirl_status_t ref_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                      const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                                      const hirl_tensor_t *mean, const hirl_tensor_t *rstd,
+                                      bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dgamma,
+                                      hirl_tensor_t *dbeta) {
     int64_t c = last_axis(x), rows = hirl_tensor_count(x) / c;
     (void)be;
     for (int64_t r = 0; dx && r < rows; ++r) {
@@ -106,7 +119,9 @@ hirl_status_t ref_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *d
         }
         for (int64_t k = 0; k < c; ++k) {
             double h = (get(x, r * c + k) - get(mean, r)) * get(rstd, r);
-            set(dx, r * c + k, get(rstd, r) * (get(dy, r * c + k) * get(gamma, k) - sum / (double)c - h * sum_xhat / (double)c));
+            set(dx, r * c + k,
+                get(rstd, r) * (get(dy, r * c + k) * get(gamma, k) - sum / (double)c -
+                                h * sum_xhat / (double)c));
         }
     }
     for (int64_t k = 0; k < c; ++k) {
@@ -123,8 +138,8 @@ hirl_status_t ref_layer_norm_backward(hirl_backend_t *be, const hirl_tensor_t *d
 
 static const double smallest_norm = 1e-12;
 
-hirl_status_t ref_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y, hirl_tensor_t *norm)
-{
+hirl_status_t ref_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y,
+                               hirl_tensor_t *norm) {
     int64_t d = last_axis(x);
     (void)be;
     for (int64_t r = 0; r < x->shape.dim[0]; ++r) {
@@ -137,15 +152,18 @@ hirl_status_t ref_l2_normalize(hirl_backend_t *be, const hirl_tensor_t *x, hirl_
     return HIRL_OK;
 }
 
-hirl_status_t ref_l2_normalize_backward(hirl_backend_t *be, const hirl_tensor_t *y, const hirl_tensor_t *norm, const hirl_tensor_t *dy, hirl_tensor_t *dx)
-{
+hirl_status_t ref_l2_normalize_backward(hirl_backend_t *be, const hirl_tensor_t *y,
+                                        const hirl_tensor_t *norm, const hirl_tensor_t *dy,
+                                        hirl_tensor_t *dx) {
     int64_t d = last_axis(y);
     (void)be;
     for (int64_t r = 0; r < y->shape.dim[0]; ++r) {
         double dot = 0, length = get(norm, r);
         bool is_clamped = (float)length == (float)smallest_norm;
         for (int64_t k = 0; k < d; ++k) dot += get(y, r * d + k) * get(dy, r * d + k);
-        for (int64_t k = 0; k < d; ++k) set(dx, r * d + k, (get(dy, r * d + k) - (is_clamped ? 0.0 : get(y, r * d + k) * dot)) / length);
+        for (int64_t k = 0; k < d; ++k)
+            set(dx, r * d + k,
+                (get(dy, r * d + k) - (is_clamped ? 0.0 : get(y, r * d + k) * dot)) / length);
     }
     return HIRL_OK;
 }

@@ -8,6 +8,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
 #define CPU_INLINE static inline __attribute__((always_inline))
 
 enum { CPU_VECTOR = 16 };
@@ -51,6 +55,34 @@ CPU_INLINE void vf_store(void *base, int64_t at, bool is_bf16, int lanes, vf_t x
     } else {
         memcpy((float *)base + at, &x, (size_t)lanes * 4);
     }
+}
+
+/// Whole vectors past the caches, for outputs that do not fit there anyway: memory is not read before it is written. The place
+/// must be aligned to the vector's bytes, and vf_fence must follow before another thread reads.
+CPU_INLINE void vf_stream(void *base, int64_t at, bool is_bf16, vf_t x) {
+#if defined(__AVX512F__)
+    if (is_bf16)
+        _mm256_stream_si256((__m256i *)(void *)((uint16_t *)base + at), (__m256i)vf_to_bf16(x));
+    else
+        _mm512_stream_ps((float *)base + at, (__m512)x);
+#elif defined(__AVX__)
+    if (is_bf16) {
+        _mm256_stream_si256((__m256i *)(void *)((uint16_t *)base + at), (__m256i)vf_to_bf16(x));
+    } else {
+        __m256 half[2];
+        memcpy(half, &x, sizeof half);
+        _mm256_stream_ps((float *)base + at, half[0]);
+        _mm256_stream_ps((float *)base + at + 8, half[1]);
+    }
+#else
+    vf_store(base, at, is_bf16, CPU_VECTOR, x);
+#endif
+}
+
+CPU_INLINE void vf_fence(void) {
+#if defined(__AVX__)
+    _mm_sfence();
+#endif
 }
 
 /// x where mask (all bits or none per lane), else 0.
