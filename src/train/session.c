@@ -19,8 +19,9 @@ static hirl_status_t open_data(hirl_session_t *s) {
     HIRL_REQUIRE(s->data->train[0], HIRL_ERR_DECK,
                  "data%%train: shards of the training set are needed");
     HIRL_TRY(hirl_shard_set_open(s->world, s->data->train, s->data, &s->train));
-    return s->data->val[0] ? hirl_shard_set_open(s->world, s->data->val, s->data, &s->val)
-                           : HIRL_OK;
+    if (!s->data->val[0]) return HIRL_OK;
+    HIRL_TRY(hirl_shard_set_open(s->world, s->data->val, s->data, &s->val));
+    return hirl_shard_set_check_classes(s->train, s->val);
 }
 
 static hirl_status_t open_method(hirl_session_t *s, int in_channels, int64_t n_samples) {
