@@ -68,6 +68,9 @@ static inline int64_t hirl_fixed_round(double x) {
 
 // ------------------------------------------------------------------------------- panels (panels.c)
 
+/// The first pass of the nearest-row search on AMX (amx.c).
+typedef struct hirl_amx_nearest hirl_amx_nearest_t;
+
 /// Rows packed for hirl_tile_multiply: panels of HIRL_TILE_COLS rows, transposed; zeros fill the
 /// last one.
 typedef struct hirl_panels {
@@ -78,31 +81,64 @@ typedef struct hirl_panels {
     float *data; // [capacity, d, HIRL_TILE_COLS]
     float *
         half_norm; // [capacity * HIRL_TILE_COLS]: half the squared norm, +inf beyond row n; or NULL
+    hirl_amx_nearest_t *amx; // NULL: not used
 } hirl_panels_t;
 
-hirl_status_t hirl_panels_init(hirl_panels_t *panels, int64_t max_rows, int d, bool has_norms);
+/// Panels for up to max_rows rows of d columns; has_norms: for hirl_panels_nearest. may_use_amx:
+/// where there is such a unit, nearest rows are found faster, with the same bits.
+hirl_status_t hirl_panels_init(hirl_panels_t *panels, int64_t max_rows, int d, bool has_norms,
+                               bool may_use_amx);
 void hirl_panels_pack(hirl_panels_t *panels, const float *rows, int64_t n);
 void hirl_panels_reset(hirl_panels_t *panels);
-/// Bytes that init would allocate.
+/// Bytes that init would allocate, but for some per thread.
 double hirl_panels_bytes(int64_t max_rows, int d);
 
 /// Index of the packed row nearest to each of n rows x [n, d]: lowest half_norm - product; the
 /// lowest index on ties.
 void hirl_panels_nearest(const hirl_panels_t *panels, const float *x, int64_t n, int32_t *index);
 
+/// The same on the calling thread alone, without AMX, for n <= 128 rows.
+void hirl_panels_nearest_serial(const hirl_panels_t *panels, const float *x, int64_t n,
+                                int32_t *index);
+
 // ---------------------------------------------------------------------------------- top-k (topk.c)
 
 /// A score and a row index as one number: greater means higher score, or the same score and lower
 /// index.
-uint64_t hirl_key_make(float score, uint32_t index);
-float hirl_key_score(uint64_t key);
-uint32_t hirl_key_index(uint64_t key);
+static inline uint64_t hirl_key_make(float score, uint32_t index) {
+    const float plus_zero = score + 0.0f; // -0 and +0 are one score
+    uint32_t bits;
+    memcpy(&bits, &plus_zero, sizeof(bits));
+    bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (uint64_t)bits << 32 | (uint32_t)~index;
+}
+
+static inline float hirl_key_score(uint64_t key) {
+    uint32_t bits = (uint32_t)(key >> 32);
+    float score;
+    bits = bits & 0x80000000u ? bits & 0x7fffffffu : ~bits;
+    memcpy(&score, &bits, sizeof(score));
+    return score;
+}
+
+static inline uint32_t hirl_key_index(uint64_t key) { return ~(uint32_t)key; }
+
+/// Rows in bfloat16, packed for AMX.
+typedef struct hirl_tiles {
+    int d, n_steps;
+    float max_norm; // of the rows; not below it
+    uint16_t *data;
+} hirl_tiles_t;
 
 /// The k largest products of each packed query with the rows of bank [n_bank, d], as keys [n
-/// queries, k] in falling order; row i has index first_index + i. Needs k <= n_bank. Errors:
-/// HIRL_ERR_MEMORY.
+/// queries, k] in falling order; row i has index first_index + i. tiles: the bank packed for AMX,
+/// or NULL; the result is the same. Needs k <= n_bank. Errors: HIRL_ERR_MEMORY.
 hirl_status_t hirl_topk_search(const hirl_panels_t *queries, const float *bank, int64_t n_bank,
-                               int64_t first_index, int64_t k, uint64_t *keys);
+                               const hirl_tiles_t *tiles, int64_t first_index, int64_t k,
+                               uint64_t *keys);
+
+/// Moves the k largest of n different keys to the front, in any order.
+void hirl_topk_select(uint64_t *keys, int64_t n, int64_t k);
 
 /// Merges two falling lists and keeps the n_out largest; `out` must not overlap the inputs.
 void hirl_topk_merge(const uint64_t *a, int64_t n_a, const uint64_t *b, int64_t n_b, uint64_t *out,
@@ -110,6 +146,41 @@ void hirl_topk_merge(const uint64_t *a, int64_t n_a, const uint64_t *b, int64_t 
 
 /// The k largest keys of n to the front, in falling order; scratch [k].
 void hirl_topk_sort(uint64_t *keys, int64_t n, int64_t k, uint64_t *scratch);
+
+// ------------------------------------------------------------------------------------ AMX (amx.c)
+
+/// True if this processor has the unit, this build can use it, the system lets this process, and
+/// rows of d columns are worth it. All others below need that.
+bool hirl_amx_is_usable(int d);
+
+hirl_status_t hirl_tiles_init(hirl_tiles_t *tiles, int64_t max_rows, int d);
+void hirl_tiles_pack(hirl_tiles_t *tiles, const float *rows, int64_t n);
+void hirl_tiles_reset(hirl_tiles_t *tiles);
+
+hirl_status_t hirl_amx_nearest_create(int64_t max_rows, int d, hirl_amx_nearest_t **amx_p);
+void hirl_amx_nearest_pack(hirl_amx_nearest_t *amx, const float *rows, int64_t n);
+void hirl_amx_nearest_search(const hirl_panels_t *panels, const float *x, int64_t n,
+                             int32_t *index);
+void hirl_amx_nearest_destroy(hirl_amx_nearest_t **amx);
+
+/// What a thread knows of the queries of one group while it goes through the bank.
+typedef struct hirl_candidates {
+    int64_t k, capacity;
+    float *threshold;  // [group queries] what a product must exceed (AMX: reach)
+    int64_t *n;        // [group queries] keys held; AMX: -1 if the query must do without it
+    uint64_t *keys;    // [group queries, capacity]
+    uint64_t *scratch; // [k]
+    float *margin;     // [group queries] AMX: bound of its error
+    void *amx_scratch; // [hirl_amx_scratch_bytes]
+} hirl_candidates_t;
+
+int64_t hirl_amx_scratch_bytes(int d, int64_t n_panels);
+
+/// Puts all of the bank's rows [begin, end) that can be among the k best of the queries of the n
+/// panels from `first` on into c, with exact scores. begin: a multiple of 32.
+void hirl_amx_scan(hirl_candidates_t *c, const hirl_panels_t *queries, int64_t first, int64_t n,
+                   const hirl_tiles_t *tiles, const float *bank, int64_t begin, int64_t end,
+                   int64_t first_index);
 
 // -------------------------------------------------------------------------- FAISS's random numbers
 

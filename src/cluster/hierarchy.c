@@ -110,9 +110,10 @@ static double percentile(const double *sorted, int64_t n, double percent) {
     return sorted[low] + (at - (double)low) * (sorted[high] - sorted[low]);
 }
 
-// From sums of distances and sizes to concentrations (PCL, Li et al. 2021, equation 12, as its
-// authors compute it): mean distance over ln(size + 10); clusters of at most one member take the
-// largest; clipped to the 10th to 90th percentile; scaled to the mean T. scratch [2 k].
+// From sums of distances and sizes to concentrations (PCL, Li et al. 2021, "concentration
+// estimation", as its authors compute it): mean distance over ln(size + 10); clusters of at most
+// one member take the largest; clipped to the 10th to 90th percentile; scaled to the mean T.
+// scratch [2 k].
 static void finish_density(const double *distance, const int64_t *size, int64_t k,
                            double temperature, double *scratch, float *density) {
     double *phi = scratch, *sorted = scratch + k, max = 0, sum = 0;

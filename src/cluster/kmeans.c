@@ -121,7 +121,7 @@ static hirl_status_t lloyd_init(lloyd_t *t) {
     if (t->cfg->engine == HIRL_CLUSTER_FAISS)
         HIRL_TRY(hirl_faiss_create(t->d, false, &t->index));
     else
-        HIRL_TRY(hirl_panels_init(&t->panels, t->k, t->d, true));
+        HIRL_TRY(hirl_panels_init(&t->panels, t->k, t->d, true, true));
     t->scale = hirl_fixed_scale(t->n, t->all.max_abs);
     return HIRL_OK;
 }
@@ -418,7 +418,7 @@ hirl_status_t hirl_kmeans_assign(hirl_world_t *world, const float *x, int64_t n_
                       (long long)k, INT32_MAX - 1);
     if (status == HIRL_OK) status = hirl_rows_check_same("centroid", centroids, k, d);
     HIRL_TRY(hirl_rows_check(world, status, "row", x, n_local, d, false, &info));
-    HIRL_TRY(hirl_par_agree(world, hirl_panels_init(&panels, k, d, true)));
+    HIRL_TRY(hirl_par_agree(world, hirl_panels_init(&panels, k, d, true, true)));
     hirl_panels_pack(&panels, centroids, k);
     hirl_panels_nearest(&panels, x, n_local, assign);
     hirl_panels_reset(&panels);

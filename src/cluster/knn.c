@@ -54,8 +54,9 @@ typedef struct knn_search {
     int64_t *n_query;        // [size] queries of a rank
     int64_t *query_items;    // [size] items of the gather of queries
     int64_t *send, *receive; // [size] items of the exchange of lists
-    hirl_panels_t panels;
-    hirl_faiss_index_t *index; // instead of panels with FAISS as engine
+    hirl_panels_t panels;    // queries of a round
+    hirl_tiles_t tiles;      // the local bank for AMX; data is NULL where there is none
+    hirl_faiss_index_t *index; // instead of both with FAISS as engine
     float *round_query;        // [queries of a round, d]
     uint64_t *found;           // [queries of a round, n_list of this rank]
     uint64_t *lists;           // [own queries of a round, n_list of each rank]
@@ -69,6 +70,7 @@ static void search_reset(knn_search_t *s) {
     hirl_mem_free(s->send);
     hirl_mem_free(s->receive);
     hirl_panels_reset(&s->panels);
+    hirl_tiles_reset(&s->tiles);
     hirl_faiss_destroy(&s->index);
     hirl_mem_free(s->round_query);
     hirl_mem_free(s->found);
@@ -117,19 +119,27 @@ static hirl_status_t search_alloc(knn_search_t *s) {
         n_lists += s->n_list[r];
     }
     const int64_t n_own = round_count(s, rank, 0);
+    const bool has_tiles = s->engine == HIRL_CLUSTER_FUSED && hirl_amx_is_usable(s->d);
     char text[32];
     hirl_log_root(
         HIRL_LOG_DEBUG, "knn bank = %lld k = %lld queries_per_round = %lld memory_per_rank = %s",
         (long long)s->n_bank, (long long)s->k, (long long)n_round,
         hirl_text_bytes(text, (double)n_round * (8.0 * s->d + 8.0 * (double)s->n_list[rank]) +
-                                  8.0 * (double)n_own * (double)n_lists));
+                                  8.0 * (double)n_own * (double)n_lists +
+                                  (has_tiles ? 2.0 * (double)s->n_bank_local * s->d : 0)));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, n_round * s->d, &s->round_query));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, n_round * s->n_list[rank], &s->found));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, n_own * n_lists, &s->lists));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, omp_get_max_threads() * s->k, &s->scratch));
-    if (s->engine == HIRL_CLUSTER_FUSED) return hirl_panels_init(&s->panels, n_round, s->d, false);
-    HIRL_TRY(hirl_faiss_create(s->d, true, &s->index));
-    return hirl_faiss_load(s->index, s->bank, s->n_bank_local);
+    if (s->engine == HIRL_CLUSTER_FAISS) {
+        HIRL_TRY(hirl_faiss_create(s->d, true, &s->index));
+        return hirl_faiss_load(s->index, s->bank, s->n_bank_local);
+    }
+    if (has_tiles) {
+        HIRL_TRY(hirl_tiles_init(&s->tiles, s->n_bank_local, s->d));
+        hirl_tiles_pack(&s->tiles, s->bank, s->n_bank_local);
+    }
+    return hirl_panels_init(&s->panels, n_round, s->d, false, false);
 }
 
 // This rank's answer to all queries of a round.
@@ -139,7 +149,8 @@ static hirl_status_t answer(knn_search_t *s, int64_t n_round) {
     if (s->index)
         return hirl_faiss_topk(s->index, s->round_query, n_round, s->first_bank, n_list, s->found);
     hirl_panels_pack(&s->panels, s->round_query, n_round);
-    return hirl_topk_search(&s->panels, s->bank, s->n_bank_local, s->first_bank, n_list, s->found);
+    return hirl_topk_search(&s->panels, s->bank, s->n_bank_local, s->tiles.data ? &s->tiles : NULL,
+                            s->first_bank, n_list, s->found);
 }
 
 // Merges the lists of all ranks into keys [n_own, k]. lists holds, rank after rank, [n_own,
