@@ -91,10 +91,10 @@ static hirl_status_t check_any(call_t *call, const char *name, const hirl_tensor
                  "%s: %s lies in %s memory, but backend '%s' works in %s memory", call->op, name,
                  is_device ? "device" : "host", call->be->ops->name, is_device ? "host" : "device");
     if (x->layout) {
-        HIRL_REQUIRE(x->layout->owner == call->be->ops, HIRL_ERR_ARG,
-                     "%s: %s has layout %s of backend '%s', but this is backend '%s'; convert it "
+        HIRL_REQUIRE(x->layout->owner == call->be->ctx, HIRL_ERR_ARG,
+                     "%s: %s has layout %s of another backend than this '%s'; convert it there "
                      "with hirl_op_to_plain",
-                     call->op, name, x->layout->name, x->layout->owner->name, call->be->ops->name);
+                     call->op, name, x->layout->name, call->be->ops->name);
     } else {
         const size_t bytes = (size_t)hirl_shape_count(&x->shape) * hirl_dtype_size(x->dtype);
         HIRL_REQUIRE(x->offset <= hirl_storage_bytes(x->storage) &&

