@@ -25,6 +25,11 @@ typedef struct app_task {
     app_task_run_t run;
 } app_task_t;
 
+/// A task calls this with its status before it frees anything: shared memory and communicators are
+/// freed by all ranks together, and ranks that go on would never come. Returns if all is well or all
+/// ranks failed; a failure of this rank alone is printed and ends the job.
+void app_settle(hirl_world_t *world, hirl_status_t status);
+
 extern const app_task_t app_task_pack, app_task_pretrain, app_task_knn, app_task_probe,
     app_task_inspect;
 extern const hirl_group_t app_probe_group, app_inspect_group;

@@ -221,15 +221,10 @@ static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int 
     return status;
 }
 
-// A failure that all ranks share is printed once and ends in an orderly exit; a rank's own failure ends the job.
-static int finish_failed(hirl_world_t *world) {
-    if (hirl_par_all_arrive(world, 2.0)) {
-        hirl_log_root(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
-        return APP_EXIT_FAILURE;
-    }
+void app_settle(hirl_world_t *world, hirl_status_t status) {
+    if (status == HIRL_OK || hirl_par_all_arrive(world, 2.0)) return;
     hirl_log_rank(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
     hirl_world_abort(world, APP_EXIT_FAILURE);
-    return APP_EXIT_FAILURE;
 }
 
 int main(int argc, char **argv) {
@@ -254,8 +249,12 @@ int main(int argc, char **argv) {
         return APP_EXIT_FAILURE;
     }
     hirl_log_setup(HIRL_LOG_INFO, hirl_world_rank(world));
-    if (run_task(world, argc - 1, argv + 1, &exit_code) != HIRL_OK)
-        exit_code = finish_failed(world);
+    hirl_status_t status = run_task(world, argc - 1, argv + 1, &exit_code);
+    if (status != HIRL_OK) {
+        app_settle(world, status); // a failure that all ranks share is printed once
+        hirl_log_root(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
+        exit_code = APP_EXIT_FAILURE;
+    }
     hirl_log_progress(NULL);
     hirl_log_open_file(NULL);
     hirl_world_destroy(&world);

@@ -53,6 +53,7 @@ static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit
     hirl_session_t *session = NULL;
     HIRL_TRY(hirl_session_create(world, deck, 0, 0, &session));
     hirl_status_t status = evaluate(session, world);
+    app_settle(world, status);
     hirl_session_destroy(&session);
     *exit_code_p = APP_EXIT_OK;
     return status;

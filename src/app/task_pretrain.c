@@ -19,6 +19,7 @@ static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit
     HIRL_TRY(hirl_world_log_table(world, cfg->device));
     HIRL_TRY(hirl_session_create(world, deck, 0, 0, &session));
     hirl_status_t status = hirl_train_run(session, &result);
+    app_settle(world, status);
     hirl_session_destroy(&session);
     *exit_code_p = result.is_interrupted ? APP_EXIT_INTERRUPTED : APP_EXIT_OK;
     return status;

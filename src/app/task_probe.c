@@ -332,6 +332,7 @@ static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit
     p->world = world;
     p->cfg = hirl_deck_group_view(deck, "probe");
     hirl_status_t status = probe_run(p, deck);
+    app_settle(world, status);
     for (int i = 0; i < p->n_arrays; ++i) {
         hirl_mem_free((void *)(uintptr_t)p->array[i].name);
         hirl_mem_free((void *)(uintptr_t)p->array[i].data);
