@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import struct
@@ -130,12 +131,12 @@ def end_group(process):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def hirl(*args, ranks=2, timeout=120, program=HIRL, env=None, before=None):
-    """Runs the program to its end; one that is not done after `timeout` seconds has code None."""
-    command = command_of(args, ranks, program)
+def run(command, timeout=120, env=None, cwd=None):
+    """Runs a command to its end; one that is not done after `timeout` seconds has code None."""
     start = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               env=env or environment(), start_new_session=True, preexec_fn=before)
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, env=env or environment(), start_new_session=True,
+                               cwd=cwd)
     try:
         text, _ = process.communicate(timeout=timeout)
         code = process.returncode
@@ -144,6 +145,15 @@ def hirl(*args, ranks=2, timeout=120, program=HIRL, env=None, before=None):
         text, _ = process.communicate()
         code = None
     return Result(command, code, text.decode(errors="replace"), time.monotonic() - start)
+
+
+def hirl(*args, ranks=2, timeout=120, program=HIRL, env=None, cwd=None):
+    """Runs the program to its end."""
+    return run(command_of(args, ranks, program), timeout, env, cwd)
+
+
+def error_lines(text):
+    return [line for line in text.splitlines() if re.match(r"(hirl\.x: )?error: ", line)]
 
 
 class Started:
