@@ -221,12 +221,6 @@ static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int 
     return status;
 }
 
-void app_settle(hirl_world_t *world, hirl_status_t status) {
-    if (status == HIRL_OK || hirl_par_all_arrive(world, 2.0)) return;
-    hirl_log_rank(HIRL_LOG_ERROR, "%s (%s)", hirl_error_text_view(), hirl_error_place_view());
-    hirl_world_abort(world, APP_EXIT_FAILURE);
-}
-
 int main(int argc, char **argv) {
     hirl_world_t *world = NULL;
     int exit_code = APP_EXIT_FAILURE;
