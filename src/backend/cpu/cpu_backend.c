@@ -199,3 +199,23 @@ hirl_status_t hirl_cpu_output_end(cpu_ctx_t *ctx, hirl_status_t status, hirl_ten
     hirl_tensor_reset(work);
     return status;
 }
+
+hirl_status_t hirl_cpu_result_begin(cpu_ctx_t *ctx, const hirl_shape_t *shape,
+                                    const cpu_layout_t *layout, hirl_dtype_t dtype,
+                                    const hirl_tensor_t *y, hirl_tensor_t *work_p) {
+    if (layout->dtype == dtype) return hirl_cpu_output_begin_in(ctx, shape, layout, y, work_p);
+    return hirl_cpu_tensor(ctx, shape, layout, work_p);
+}
+
+hirl_status_t hirl_cpu_result_end(cpu_ctx_t *ctx, hirl_status_t status, hirl_dtype_t dtype,
+                                  hirl_tensor_t *work, hirl_tensor_t *y) {
+    if (status == HIRL_OK && work->dtype != dtype) {
+        const cpu_layout_t *plain = NULL;
+        hirl_tensor_t converted = {0};
+        status = hirl_cpu_layout_plain(ctx, &work->shape, dtype, &plain);
+        if (status == HIRL_OK) status = hirl_cpu_convert(ctx, work, plain, &converted);
+        hirl_tensor_reset(work);
+        *work = converted;
+    }
+    return hirl_cpu_output_end(ctx, status, work, y);
+}

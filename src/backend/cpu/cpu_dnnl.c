@@ -128,6 +128,8 @@ void hirl_cpu_dnnl_describe(char *buf, size_t size) {
              name);
 }
 
+bool hirl_cpu_has_bf16(const cpu_ctx_t *ctx) { return ctx->dnnl->lanes == 16; }
+
 // ---------------------------------------------------------------------------------------------- layouts
 
 static dnnl_data_type_t dnnl_type(hirl_dtype_t dtype) {

@@ -74,6 +74,12 @@ hirl_status_t hirl_cpu_output_begin_in(cpu_ctx_t *ctx, const hirl_shape_t *shape
 /// Hands *work to y (or copies it there) if status is HIRL_OK, and drops it. Returns status, or why the copy failed.
 hirl_status_t hirl_cpu_output_end(cpu_ctx_t *ctx, hirl_status_t status, hirl_tensor_t *work,
                                   hirl_tensor_t *y);
+/// The same for a result that may be computed in another dtype than it is given out in (`dtype`): then it becomes plain.
+hirl_status_t hirl_cpu_result_begin(cpu_ctx_t *ctx, const hirl_shape_t *shape,
+                                    const cpu_layout_t *layout, hirl_dtype_t dtype,
+                                    const hirl_tensor_t *y, hirl_tensor_t *work_p);
+hirl_status_t hirl_cpu_result_end(cpu_ctx_t *ctx, hirl_status_t status, hirl_dtype_t dtype,
+                                  hirl_tensor_t *work, hirl_tensor_t *y);
 /// Elements in memory, padding included.
 int64_t hirl_cpu_stored_count(const hirl_tensor_t *x);
 /// Working memory from the pool; cpu_scratch_free takes what it gave.
@@ -86,6 +92,9 @@ hirl_status_t hirl_cpu_dnnl_create(const hirl_allocator_t *allocator, cpu_dnnl_t
 void hirl_cpu_dnnl_destroy(cpu_dnnl_t **dnnl);
 /// "oneDNN 2.6.3, avx512_core_amx".
 void hirl_cpu_dnnl_describe(char *buf, size_t size);
+
+/// Whether oneDNN multiplies bf16 on this processor.
+bool hirl_cpu_has_bf16(const cpu_ctx_t *ctx);
 
 /// An operation of oneDNN for one set of shapes, created once and kept.
 typedef struct cpu_primitive {

@@ -5,17 +5,53 @@
 
 #include <string.h>
 
+/// count values from one dtype to the other.
+CPU_INLINE void convert(const cpu_ctx_t *ctx, int64_t count, const void *x, bool x_bf16, void *y,
+                        bool y_bf16) {
+    const int64_t n_full = count / CPU_VECTOR;
+#pragma omp parallel for num_threads(ctx->n_threads) schedule(static) if (count > 1 << 15)
+    for (int64_t v = 0; v < n_full; ++v)
+        vf_store(y, v * CPU_VECTOR, y_bf16, CPU_VECTOR,
+                 vf_load(x, v * CPU_VECTOR, x_bf16, CPU_VECTOR));
+    const int rest = (int)(count % CPU_VECTOR);
+    if (rest)
+        vf_store(y, n_full * CPU_VECTOR, y_bf16, rest,
+                 vf_load(x, n_full * CPU_VECTOR, x_bf16, rest));
+}
+
+/// c = op(a) op(b) of bf16 matrices; by way of f32 where oneDNN does not multiply bf16.
+static hirl_status_t product_bf16(cpu_ctx_t *ctx, bool trans_a, bool trans_b, int64_t m, int64_t n,
+                                  int64_t k, const void *a, const void *b, hirl_dtype_t c_dtype,
+                                  void *c) {
+    if (hirl_cpu_has_bf16(ctx))
+        return hirl_cpu_matmul_bf16(ctx, trans_a, trans_b, m, n, k, a, b, c_dtype, c);
+    const size_t bytes = (size_t)(m * k + k * n + m * n) * sizeof(float);
+    void *memory = NULL;
+    HIRL_TRY(hirl_cpu_scratch(ctx, bytes, &memory));
+    float *wide_a = memory, *wide_b = wide_a + m * k, *wide_c = wide_b + k * n;
+    convert(ctx, m * k, a, true, wide_a, false);
+    convert(ctx, k * n, b, true, wide_b, false);
+    const hirl_status_t status =
+        hirl_cpu_sgemm(trans_a, trans_b, m, n, k, 1, wide_a, wide_b, 0, wide_c);
+    if (status == HIRL_OK && c_dtype == HIRL_BF16)
+        convert(ctx, m * n, wide_c, false, c, true);
+    else if (status == HIRL_OK)
+        memcpy(c, wide_c, (size_t)(m * n) * sizeof(float));
+    hirl_cpu_scratch_free(ctx, bytes, memory);
+    return status;
+}
+
 /// c (+)= product by way of f32: what oneDNN's bf16 matmul has no form for.
 static hirl_status_t gemm_bf16(cpu_ctx_t *ctx, bool trans_a, bool trans_b, int64_t m, int64_t n,
                                int64_t k, float alpha, const void *a, const void *b, float beta,
                                hirl_dtype_t c_dtype, void *c) {
     if (alpha == 1 && beta == 0)
-        return hirl_cpu_matmul_bf16(ctx, trans_a, trans_b, m, n, k, a, b, c_dtype, c);
+        return product_bf16(ctx, trans_a, trans_b, m, n, k, a, b, c_dtype, c);
     const size_t bytes = (size_t)(m * n) * sizeof(float);
     float *product = NULL;
     HIRL_TRY(hirl_cpu_scratch(ctx, bytes, (void **)&product));
     const hirl_status_t status =
-        hirl_cpu_matmul_bf16(ctx, trans_a, trans_b, m, n, k, a, b, HIRL_F32, product);
+        product_bf16(ctx, trans_a, trans_b, m, n, k, a, b, HIRL_F32, product);
     if (status == HIRL_OK) {
         const bool is_bf16 = c_dtype == HIRL_BF16;
         const int64_t count = m * n;
@@ -46,15 +82,10 @@ hirl_status_t hirl_gemm_cpu(hirl_backend_t *be, bool trans_a, bool trans_b, floa
 static hirl_status_t narrow_weights(cpu_ctx_t *ctx, const hirl_tensor_t *w, void **data_p,
                                     size_t *bytes_p) {
     const int64_t count = hirl_tensor_count(w);
-    const float *from = hirl_tensor_f32(w);
     *bytes_p = (size_t)count * 2;
     void *data = NULL;
     HIRL_TRY(hirl_cpu_scratch(ctx, *bytes_p, &data));
-#pragma omp parallel for num_threads(ctx->n_threads) schedule(static) if (count > 1 << 15)
-    for (int64_t i = 0; i < count; i += CPU_VECTOR) {
-        const int lanes = count - i < CPU_VECTOR ? (int)(count - i) : CPU_VECTOR;
-        vf_store(data, i, true, lanes, vf_load(from, i, false, lanes));
-    }
+    convert(ctx, count, hirl_tensor_f32(w), false, data, true);
     *data_p = data;
     return HIRL_OK;
 }
@@ -93,8 +124,8 @@ hirl_status_t hirl_linear_cpu(hirl_backend_t *be, const hirl_tensor_t *x, const 
         size_t bytes = 0;
         HIRL_TRY(narrow_weights(ctx, w, &weights, &bytes));
         const hirl_status_t status =
-            hirl_cpu_matmul_bf16(ctx, false, true, n, n_out, n_in, hirl_tensor_data(x), weights,
-                                 HIRL_BF16, hirl_tensor_data(y));
+            product_bf16(ctx, false, true, n, n_out, n_in, hirl_tensor_data(x), weights, HIRL_BF16,
+                         hirl_tensor_data(y));
         hirl_cpu_scratch_free(ctx, bytes, weights);
         HIRL_TRY(status);
     } else {
@@ -126,8 +157,8 @@ hirl_status_t hirl_linear_backward_cpu(hirl_backend_t *be, const hirl_tensor_t *
             size_t bytes = 0;
             HIRL_TRY(narrow_weights(ctx, w, &weights, &bytes));
             const hirl_status_t status =
-                hirl_cpu_matmul_bf16(ctx, false, false, n, n_in, n_out, hirl_tensor_data(dy),
-                                     weights, HIRL_BF16, hirl_tensor_data(dx));
+                product_bf16(ctx, false, false, n, n_in, n_out, hirl_tensor_data(dy), weights,
+                             HIRL_BF16, hirl_tensor_data(dx));
             hirl_cpu_scratch_free(ctx, bytes, weights);
             HIRL_TRY(status);
         } else {

@@ -6,14 +6,15 @@
 
 #include <string.h>
 
-/// The layout in which an image is pooled: its own if it is plain or blocked, else plain.
+/// The layout in which an image is pooled: its own if it is plain or blocked, else plain; f32 where there is no other.
 static hirl_status_t pooling_layout(cpu_ctx_t *ctx, const hirl_tensor_t *x,
                                     const cpu_layout_t **layout_p) {
-    if (x->layout && cpu_layout_view(x)->lanes) {
-        *layout_p = cpu_layout_view(x);
-        return HIRL_OK;
-    }
-    return hirl_cpu_layout_plain(ctx, &x->shape, x->dtype, layout_p);
+    const hirl_dtype_t dtype = hirl_cpu_has_bf16(ctx) ? x->dtype : HIRL_F32;
+    if (!x->layout || !cpu_layout_view(x)->lanes)
+        return hirl_cpu_layout_plain(ctx, &x->shape, dtype, layout_p);
+    *layout_p = cpu_layout_view(x);
+    return x->dtype == dtype ? HIRL_OK
+                             : hirl_cpu_layout_with_dtype(ctx, *layout_p, dtype, layout_p);
 }
 
 static hirl_shape_t pooled_shape(const hirl_pool_param_t *p, const hirl_shape_t *x) {
@@ -33,7 +34,8 @@ hirl_status_t hirl_max_pool_cpu(hirl_backend_t *be, const hirl_pool_param_t *p,
     hirl_tensor_t source = {0}, work = {0}, winners = {0};
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(hirl_cpu_convert(ctx, x, layout, &source), status, done);
-    HIRL_TRY_GOTO(hirl_cpu_output_begin_in(ctx, &shape, primitive->dst, y, &work), status, done);
+    HIRL_TRY_GOTO(hirl_cpu_result_begin(ctx, &shape, primitive->dst, x->dtype, y, &work), status,
+                  done);
     if (workspace) {
         // At least a byte per element, so that it passes for a tensor of the output's shape.
         const size_t least = (size_t)hirl_shape_count(&shape);
@@ -46,7 +48,7 @@ hirl_status_t hirl_max_pool_cpu(hirl_backend_t *be, const hirl_pool_param_t *p,
     }
     status = hirl_cpu_pool_run(ctx, primitive, hirl_tensor_data(&source), hirl_tensor_data(&work),
                                workspace ? hirl_tensor_data(&winners) : NULL);
-    status = hirl_cpu_output_end(ctx, status, &work, y);
+    status = hirl_cpu_result_end(ctx, status, x->dtype, &work, y);
     if (status == HIRL_OK && workspace) {
         *workspace = winners;
         memset(&winners, 0, sizeof winners);
@@ -64,11 +66,12 @@ hirl_status_t hirl_max_pool_backward_cpu(hirl_backend_t *be, const hirl_pool_par
     cpu_ctx_t *ctx = cpu_ctx(be);
     const cpu_layout_t *layout = NULL;
     const cpu_primitive_t *primitive = NULL;
+    const hirl_dtype_t dtype = hirl_cpu_has_bf16(ctx) ? dy->dtype : HIRL_F32;
     if (workspace->layout)
         layout = cpu_layout_view(workspace);
     else
-        HIRL_TRY(hirl_cpu_layout_plain(ctx, x_shape, dy->dtype, &layout));
-    HIRL_REQUIRE(layout->dtype == dy->dtype, HIRL_ERR_ARG,
+        HIRL_TRY(hirl_cpu_layout_plain(ctx, x_shape, dtype, &layout));
+    HIRL_REQUIRE(layout->dtype == dtype, HIRL_ERR_ARG,
                  "max_pool_backward: dy is %s, but the forward's input was %s",
                  hirl_dtype_name(dy->dtype), hirl_dtype_name(layout->dtype));
     HIRL_TRY(hirl_cpu_pool_primitive(ctx, true, true, p, layout, &dy->shape, &primitive));
@@ -79,10 +82,10 @@ hirl_status_t hirl_max_pool_backward_cpu(hirl_backend_t *be, const hirl_pool_par
     hirl_tensor_t source = {0}, work = {0};
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(hirl_cpu_convert(ctx, dy, primitive->dst, &source), status, done);
-    HIRL_TRY_GOTO(hirl_cpu_output_begin_in(ctx, x_shape, layout, dx, &work), status, done);
+    HIRL_TRY_GOTO(hirl_cpu_result_begin(ctx, x_shape, layout, dy->dtype, dx, &work), status, done);
     status = hirl_cpu_pool_run(ctx, primitive, hirl_tensor_data(&work), hirl_tensor_data(&source),
                                hirl_tensor_data(workspace));
-    status = hirl_cpu_output_end(ctx, status, &work, dx);
+    status = hirl_cpu_result_end(ctx, status, dy->dtype, &work, dx);
 done:
     hirl_tensor_reset(&source);
     return status;
