@@ -50,7 +50,7 @@ static void print_help(void) {
          "  mpirun -n 2 ./hirl.x DECK.nml [group%key=value ...]     run the deck's task, with "
          "overrides\n"
          "  srun hirl.x input/hirl_mocov2.nml                       the same under SLURM, one rank "
-         "per GPU or CPU socket\n"
+         "per CPU socket\n"
          "\n"
          "  hirl.x --check DECK.nml [...]        validate a deck, run nothing\n"
          "  hirl.x --print-deck DECK.nml [...]   the resolved deck, every key with its meaning\n"
@@ -59,14 +59,14 @@ static void print_help(void) {
          "  hirl.x --print-fortran DECK.nml      a Fortran program that reads the deck and prints "
          "the same lines\n"
          "  hirl.x --describe [group[%key]]      the manual of decks\n"
-         "  hirl.x --inspect FILE                what a checkpoint or shard holds\n"
+         "  hirl.x --inspect FILE ...            what checkpoints or shards hold\n"
          "  hirl.x --version                     version, flags, libraries\n"
          "\n"
          "Tasks (run%task):");
     for (int i = 0; i < N_TASKS; ++i) printf("  %-10s %s\n", tasks[i]->name, tasks[i]->help);
     puts("\nMethods (run%method), each alone or with run%hierarchy = 'hirl':");
     for (int i = 0; i < n_methods; ++i) printf("  %-10s %s\n", methods[i]->name, methods[i]->help);
-    puts("\nA first run on this machine: make demo. Its decks are input/demo*.nml.\n"
+    puts("\nA first run on this machine: make demo. Its deck is input/demo.nml.\n"
          "Exit codes: 0 done; 1 failed; 2 wrong command line; 75 ended by a signal after a "
          "checkpoint, submit again.");
 }
@@ -142,6 +142,7 @@ static hirl_status_t describe(int n_args, char **args) {
     int n_groups;
     const hirl_group_t *const *groups = hirl_app_groups(&n_groups);
     hirl_text_t text = {0};
+    HIRL_REQUIRE(n_args <= 1, HIRL_ERR_ARG, "--describe takes one group or group%%key, or nothing");
     hirl_status_t status = hirl_deck_describe(groups, n_groups, n_args > 0 ? args[0] : NULL, &text);
     if (status == HIRL_OK) fputs(text.data ? text.data : "", stdout);
     hirl_text_reset(&text);
@@ -150,10 +151,13 @@ static hirl_status_t describe(int n_args, char **args) {
 
 static hirl_status_t inspect(int n_args, char **args) {
     hirl_text_t text = {0};
-    HIRL_REQUIRE(n_args == 1, HIRL_ERR_ARG, "--inspect takes one file");
-    hirl_status_t status = hirl_ckpt_is_checkpoint(args[0]) ? hirl_ckpt_describe(args[0], &text)
-                                                            : hirl_shard_describe(args[0], &text);
-    if (status == HIRL_OK) fputs(text.data ? text.data : "", stdout);
+    hirl_status_t status = HIRL_OK;
+    HIRL_REQUIRE(n_args >= 1, HIRL_ERR_ARG, "--inspect takes checkpoints or shards");
+    for (int i = 0; status == HIRL_OK && i < n_args; ++i) {
+        status = hirl_ckpt_is_checkpoint(args[i]) ? hirl_ckpt_describe(args[i], &text)
+                                                  : hirl_shard_describe(args[i], &text);
+    }
+    if (text.data) fputs(text.data, stdout);
     hirl_text_reset(&text);
     return status;
 }

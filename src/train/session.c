@@ -131,7 +131,8 @@ static const hirl_key_t run_keys[] = {
     HIRL_ROW_INT(hirl_run_cfg_t, log_every, "10", 1, 1e9, "steps",
                  "Steps between lines of metrics.jsonl."),
     HIRL_ROW_INT(hirl_run_cfg_t, max_steps, "0", 0, 1e15, "steps",
-                 "Stop, with a checkpoint, when this many optimiser steps are done; 0: no limit."),
+                 "Stop, with a checkpoint, when this many optimiser steps are done since the start "
+                 "of the training; 0: no limit."),
 };
 
 const hirl_group_t hirl_run_group = {"run", "The task and its surroundings.", run_keys,

@@ -208,8 +208,7 @@ static hirl_status_t check_meta(const hirl_session_t *s, const hirl_ckpt_t *ckpt
                      strcmp(meta->hierarchy, s->run->hierarchy) == 0,
                  HIRL_ERR_MISMATCH,
                  "%s: written by run%%method = '%s', run%%hierarchy = '%s'; this run has '%s', "
-                 "'%s'. Use another run%%output, or "
-                 "checkpoint%%restart = 'none' with checkpoint%%init_from",
+                 "'%s'. Use another run%%output",
                  hirl_ckpt_path_view(ckpt), meta->method, meta->hierarchy, s->run->method,
                  s->run->hierarchy);
     HIRL_REQUIRE(meta->seed == s->run->seed, HIRL_ERR_MISMATCH,

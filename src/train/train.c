@@ -211,15 +211,21 @@ static hirl_status_t start(trainer_t *t) {
         HIRL_TRY(hirl_session_load_model(s, s->ckpt->init_from, false));
     HIRL_REQUIRE(t->at.step == t->at.epoch * t->n_batches + t->at.batch, HIRL_ERR_MISMATCH,
                  "checkpoint at step %lld, epoch %lld, batch %lld, but an epoch has %lld batches "
-                 "here: the data set or optim%%batch changed. Use another "
-                 "run%%output, or checkpoint%%restart = 'none' with checkpoint%%init_from",
+                 "here: the data set or optim%%batch changed. Use another run%%output",
                  (long long)t->at.step, (long long)t->at.epoch, (long long)t->at.batch,
                  (long long)t->n_batches);
     t->saved_step = is_restarted ? t->at.step : -1;
     HIRL_TRY(hirl_par_agree(s->world, write_decks(s)));
     HIRL_TRY(hirl_reducer_create(s->world, s->tape, s->optim->bucket_mib, s->registry,
                                  s->n_trainable, &t->reducer));
-    return run_log_create(s, t->at.step, t->n_steps, &t->log);
+    int64_t last =
+        s->run->max_steps > 0 && s->run->max_steps < t->n_steps ? s->run->max_steps : t->n_steps;
+    if (t->at.step >= last)
+        hirl_log_root(HIRL_LOG_WARN,
+                      "nothing to train: the checkpoint is at step %lld of %lld; raise "
+                      "schedule%%epochs or run%%max_steps to go on",
+                      (long long)t->at.step, (long long)last);
+    return run_log_create(s, t->at.step, last, &t->log);
 }
 
 static void final_table(const trainer_t *t) {
@@ -234,7 +240,7 @@ static void final_table(const trainer_t *t) {
     hirl_log_root(HIRL_LOG_INFO, "steps           %lld of %lld (epoch %.2f of %g)",
                   (long long)t->at.step, (long long)t->n_steps,
                   (double)t->at.step / (double)t->n_batches, t->s->schedule->epochs);
-    hirl_log_root(HIRL_LOG_INFO, "loss            %.4f", r->loss);
+    if (isfinite(r->loss)) hirl_log_root(HIRL_LOG_INFO, "loss            %.4f", r->loss);
     hirl_log_root(
         HIRL_LOG_INFO,
         "time            %s, steps %s (data %.0f %%, compute %.0f %%, communication %.0f %%)",
