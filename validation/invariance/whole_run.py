@@ -1,8 +1,10 @@
 """Whole small runs of hirl.x for the tests of this folder and of validation/failure.
 
-A few hundred images of Fashion-MNIST are packed by the program itself; the run is HIRL on MoCo v2 with
-a ResNet of width 8, which takes seconds. Everything lies in HIRL_TMP, which the test runner empties.
+A few hundred images of Fashion-MNIST are packed by the program itself; the run is HIRL on MoCo v2
+with a ResNet of width 8, which takes seconds. Everything lies in HIRL_TMP, which the test runner
+empties.
 """
+
 import contextlib
 import gzip
 import json
@@ -21,7 +23,9 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 HIRL = os.environ.get("HIRL_X") or os.path.join(ROOT, "hirl.x")
-SANITIZED = os.environ.get("HIRL_X_SANITIZED") or os.path.join(ROOT, "build/debug-asan-ubsan/hirl.x")
+SANITIZED = os.environ.get("HIRL_X_SANITIZED") or os.path.join(
+    ROOT, "build/debug-asan-ubsan/hirl.x"
+)
 MPIRUN = (os.environ.get("HIRL_MPIRUN") or "mpirun -q --oversubscribe --bind-to none").split()
 TMP = os.environ.get("HIRL_TMP") or tempfile.mkdtemp(prefix="hirl-runs.")
 SOURCE = "/usr/share/datasets/fashion-mnist"
@@ -57,11 +61,17 @@ DECK = """! Purpose: a run of seconds that uses every part of a pre-training.
 
 
 # Few activations, see `check_close`.
-SMALL = ("views%crop_size=8", "views%eval_resize=8", "views%eval_crop=8", "model%width=4",
-         "hirl%cluster_warmup_epoch=0", "checkpoint%every_steps=1")
+SMALL = (
+    "views%crop_size=8",
+    "views%eval_resize=8",
+    "views%eval_crop=8",
+    "model%width=4",
+    "hirl%cluster_warmup_epoch=0",
+    "checkpoint%every_steps=1",
+)
 
 
-# ------------------------------------------------------------------------------------------ data
+# ------------------------------------------------------------------------ data
 
 
 def read_idx(name, offset, shape, n):
@@ -98,7 +108,7 @@ def prepare(folder=TMP):
         expect(hirl("pack.nml", "pack%%split=%s" % split, ranks=1), 0)
 
 
-# ------------------------------------------------------------------------------------------ runs
+# ------------------------------------------------------------------------ runs
 
 
 class Result:
@@ -107,15 +117,26 @@ class Result:
 
     def __str__(self):
         tail = "\n".join(self.text.splitlines()[-25:])
-        return "%s\nexit code %s after %.1f s\n%s" % (" ".join(self.command), self.code, self.seconds, tail)
+        return "%s\nexit code %s after %.1f s\n%s" % (
+            " ".join(self.command),
+            self.code,
+            self.seconds,
+            tail,
+        )
 
 
 def environment(threads=1, **changes):
     env = dict(os.environ)
-    env.update(OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
-               OMPI_MCA_rmaps_base_oversubscribe="1", OMPI_MCA_btl_vader_single_copy_mechanism="none",
-               OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_ess_singleton_isolated="1", OMP_NUM_THREADS=str(threads),
-               OMP_WAIT_POLICY="passive")
+    env.update(
+        OMPI_ALLOW_RUN_AS_ROOT="1",
+        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+        OMPI_MCA_rmaps_base_oversubscribe="1",
+        OMPI_MCA_btl_vader_single_copy_mechanism="none",
+        OMPI_MCA_mpi_yield_when_idle="1",
+        OMPI_MCA_ess_singleton_isolated="1",
+        OMP_NUM_THREADS=str(threads),
+        OMP_WAIT_POLICY="passive",
+    )
     env.update(changes)
     return env
 
@@ -134,9 +155,15 @@ def end_group(process):
 def run(command, timeout=120, env=None, cwd=None):
     """Runs a command to its end; one that is not done after `timeout` seconds has code None."""
     start = time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, env=env or environment(), start_new_session=True,
-                               cwd=cwd)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=env or environment(),
+        start_new_session=True,
+        cwd=cwd,
+    )
     try:
         text, _ = process.communicate(timeout=timeout)
         code = process.returncode
@@ -164,8 +191,14 @@ class Started:
         self.ranks = ranks
         self.start = time.monotonic()
         self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log,
-                                        stderr=subprocess.STDOUT, env=environment(), start_new_session=True)
+        self.process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
 
     def rank_pids(self):
         """The ranks are mpirun's children."""
@@ -176,8 +209,11 @@ class Started:
             children = []
         # others are threads' children
         if len(children) < self.ranks:
-            listing = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
-                                     stdout=subprocess.PIPE, check=False).stdout.split()
+            listing = subprocess.run(
+                ["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
+                stdout=subprocess.PIPE,
+                check=False,
+            ).stdout.split()
             children = [int(pid) for pid in listing]
         return sorted(children)
 
@@ -211,7 +247,7 @@ def metrics(path):
         return [json.loads(line) for line in file if line.endswith("\n")]
 
 
-# ------------------------------------------------------------------------------------------ comparison
+# ------------------------------------------------------------------------ comparison
 
 
 def read_checkpoint(path):
@@ -232,15 +268,24 @@ def checkpoint_path(run, step):
 
 def steps_of(run):
     """Steps of the checkpoints in a run's folder."""
-    return sorted(int(name[11:-3]) for name in os.listdir(os.path.join(run, "checkpoints"))
-                  if name.startswith("checkpoint-"))
+    return sorted(
+        int(name[11:-3])
+        for name in os.listdir(os.path.join(run, "checkpoints"))
+        if name.startswith("checkpoint-")
+    )
 
 
 def differing(a, b):
     """Names whose type, shape or bits differ, or that only one of both has."""
-    names = [name for name in sorted(set(a) | set(b))
-             if name not in a or name not in b or np.asarray(a[name]).dtype != np.asarray(b[name]).dtype
-             or np.shape(a[name]) != np.shape(b[name]) or np.asarray(a[name]).tobytes() != np.asarray(b[name]).tobytes()]
+    names = [
+        name
+        for name in sorted(set(a) | set(b))
+        if name not in a
+        or name not in b
+        or np.asarray(a[name]).dtype != np.asarray(b[name]).dtype
+        or np.shape(a[name]) != np.shape(b[name])
+        or np.asarray(a[name]).tobytes() != np.asarray(b[name]).tobytes()
+    ]
     return names
 
 
@@ -271,8 +316,11 @@ def expect(result, code):
 def check_same_bits(what, run_a, run_b, step):
     a, b = (read_checkpoint(checkpoint_path(run, step)) for run in (run_a, run_b))
     names = differing(a, b)
-    return check(a and not names, "%s: %d arrays of step %d have the same bits%s" %
-                 (what, len(a), step, "; not so: " + ", ".join(names[:6]) if names else ""))
+    return check(
+        a and not names,
+        "%s: %d arrays of step %d have the same bits%s"
+        % (what, len(a), step, "; not so: " + ", ".join(names[:6]) if names else ""),
+    )
 
 
 def check_metrics(what, run, n_steps, knn_steps=()):
@@ -280,51 +328,84 @@ def check_metrics(what, run, n_steps, knn_steps=()):
     lines = metrics(os.path.join(run, "metrics.jsonl"))
     steps = [line["step"] for line in lines if "loss" in line]
     evaluated = [line["step"] for line in lines if "loss" not in line]
-    check(steps == list(range(1, n_steps + 1)), "%s: metrics.jsonl has steps 1 to %d once each%s" %
-          (what, n_steps, "" if steps == list(range(1, n_steps + 1)) else ", not " + str(steps)))
-    check(evaluated == list(knn_steps), "%s: evaluations at steps %s%s" %
-          (what, list(knn_steps), "" if evaluated == list(knn_steps) else ", not " + str(evaluated)))
+    check(
+        steps == list(range(1, n_steps + 1)),
+        "%s: metrics.jsonl has steps 1 to %d once each%s"
+        % (what, n_steps, "" if steps == list(range(1, n_steps + 1)) else ", not " + str(steps)),
+    )
+    check(
+        evaluated == list(knn_steps),
+        "%s: evaluations at steps %s%s"
+        % (
+            what,
+            list(knn_steps),
+            "" if evaluated == list(knn_steps) else ", not " + str(evaluated),
+        ),
+    )
     return lines
 
 
 def farthest(a, b, names=None):
     """The largest distance of floating-point arrays, and its name."""
-    return max((distance(a[name], b[name]), name) for name in (a if names is None else names)
-               if a[name].dtype.kind == "f")
+    return max(
+        (distance(a[name], b[name]), name)
+        for name in (a if names is None else names)
+        if a[name].dtype.kind == "f"
+    )
 
 
-# Unit round-off u = 6e-8. A gradient sums 32 samples x 64 pixels: sqrt(2048) u = 3e-6, through some ten layers
-# forward and back: 3e-5 (seen: 1e-5). What runs forward alone has half the layers and shorter sums (seen: 1e-6).
-# A wrong sample, group, weight or scale changes 1e-2 and more, which `check_far` shows.
+# Unit round-off u = 6e-8. A gradient sums 32 samples x 64 pixels: sqrt(2048) u = 3e-6, through
+# some ten layers forward and back: 3e-5 (seen: 1e-5). What runs forward alone has half the layers
+# and shorter sums (seen: 1e-6). A wrong sample, group, weight or scale changes 1e-2 and more,
+# which `check_far` shows.
 ROUNDING, ROUNDING_FORWARD = 1e-4, 1e-5
-# Over more steps training amplifies roundings, in parameters more than in losses (seen: 1e-6, with a rectifier 1e-4).
+# Over more steps training amplifies roundings, in parameters more than in losses (seen: 1e-6,
+# with a rectifier 1e-4).
 ROUNDING_LOSS = 1e-3
 
 
 def is_close_after_one_step(a, b):
-    forward = [name for name in a if "running_" in name or name.startswith(("method/queue", "hierarchy/centroid"))]
+    forward = [
+        name
+        for name in a
+        if "running_" in name or name.startswith(("method/queue", "hierarchy/centroid"))
+    ]
     return farthest(a, b, forward)[0] <= ROUNDING_FORWARD and farthest(a, b)[0] <= ROUNDING
 
 
 def check_close(what, start, n_steps):
     """Two ways to compute one run, equal to rounding.
 
-    `start(way, seed)` runs way 0 or 1 and returns its folder. An activation within rounding of zero may pass the
-    rectifier in one of the two and not in the other, which changes a gradient by 1e-2: SMALL has so few that this
-    happens in one step of fifty. Another seed must not have one at the same place, so one may be tried.
+    `start(way, seed)` runs way 0 or 1 and returns its folder. An activation within rounding of
+    zero may pass the rectifier in one of the two and not in the other, which changes a gradient
+    by 1e-2: SMALL has so few that this happens in one step of fifty. Another seed must not have
+    one at the same place, so one may be tried.
     """
     for seed in (0, 1, 2):
         folders = [start(way, seed) for way in (0, 1)]
-        a, b = ([read_checkpoint(checkpoint_path(folder, step)) for step in (1, 2)] for folder in folders)
+        a, b = (
+            [read_checkpoint(checkpoint_path(folder, step)) for step in (1, 2)]
+            for folder in folders
+        )
         is_close = is_close_after_one_step(a[0], b[0]) and farthest(a[1], b[1])[0] <= ROUNDING
         if is_close:
             break
-        print("      %s, seed %d: %s, then %s" % (what, seed, farthest(a[0], b[0]), farthest(a[1], b[1])))
+        print(
+            "      %s, seed %d: %s, then %s"
+            % (what, seed, farthest(a[0], b[0]), farthest(a[1], b[1]))
+        )
     check(set(a[1]) == set(b[1]), "%s: the same names" % what)
     integers = [name for name in differing(a[0], b[0]) if a[0][name].dtype.kind != "f"]
-    check(not integers, "%s: equal clusters, parents and counters%s" %
-          (what, "" if not integers else "; not so: " + ", ".join(integers)))
-    check(is_close, "%s: after 1 step within %.1e, after 2 %.1e (%s)" % ((what, farthest(a[0], b[0])[0]) + farthest(a[1], b[1])))
+    check(
+        not integers,
+        "%s: equal clusters, parents and counters%s"
+        % (what, "" if not integers else "; not so: " + ", ".join(integers)),
+    )
+    check(
+        is_close,
+        "%s: after 1 step within %.1e, after 2 %.1e (%s)"
+        % ((what, farthest(a[0], b[0])[0]) + farthest(a[1], b[1])),
+    )
     losses = [[line["loss"] for line in check_metrics(what, folder, n_steps)] for folder in folders]
     worst = max(abs(x / y - 1) for x, y in zip(*losses))
     check(worst <= ROUNDING_LOSS, "%s: losses of %d steps within %.1e" % (what, n_steps, worst))
@@ -333,7 +414,9 @@ def check_close(what, start, n_steps):
 def check_far(what, run_a, run_b):
     """The control: something that should matter does, by far more than the bounds."""
     a, b = (read_checkpoint(checkpoint_path(run, 1)) for run in (run_a, run_b))
-    check(farthest(a, b)[0] > 100 * ROUNDING, "%s: differs by %.1e (%s)" % ((what,) + farthest(a, b)))
+    check(
+        farthest(a, b)[0] > 100 * ROUNDING, "%s: differs by %.1e (%s)" % ((what,) + farthest(a, b))
+    )
 
 
 TIMES = ("images_per_s", "t_data", "t_compute", "t_comm", "t_step")
@@ -341,17 +424,34 @@ TIMES = ("images_per_s", "t_data", "t_compute", "t_comm", "t_step")
 
 def check_same_metrics(what, run_a, run_b):
     """All that is no time is equal, as printed."""
-    a, b = ([{k: v for k, v in line.items() if k not in TIMES} for line in metrics(os.path.join(run, "metrics.jsonl"))]
-            for run in (run_a, run_b))
+    a, b = (
+        [
+            {k: v for k, v in line.items() if k not in TIMES}
+            for line in metrics(os.path.join(run, "metrics.jsonl"))
+        ]
+        for run in (run_a, run_b)
+    )
     first = next((x for x, y in zip(a, b) if x != y), None)
-    check(a == b, "%s: %d lines of metrics.jsonl are equal%s" % (what, len(a), "" if a == b else "; not so: %s" % first))
+    check(
+        a == b,
+        "%s: %d lines of metrics.jsonl are equal%s"
+        % (what, len(a), "" if a == b else "; not so: %s" % first),
+    )
 
 
 def check_clean(what, *folders):
     """No temporary file is left."""
-    left = [os.path.join(path, name) for folder in folders for path, _, names in os.walk(folder) for name in names
-            if name.endswith(".tmp") or ".tmp" in name]
-    return check(not left, "%s: no temporary file is left%s" % (what, "; but " + ", ".join(left) if left else ""))
+    left = [
+        os.path.join(path, name)
+        for folder in folders
+        for path, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".tmp") or ".tmp" in name
+    ]
+    return check(
+        not left,
+        "%s: no temporary file is left%s" % (what, "; but " + ", ".join(left) if left else ""),
+    )
 
 
 def finish():
