@@ -52,10 +52,11 @@ CPU_INLINE void prefetch(const void *x, int64_t i, bool is_bf16) {
 }
 
 /// One chunk. SUM_MOMENTS: mean and squared deviations from it; SUM_BACKWARD: dz and dz (x - mean); SUM_PLAIN: x. With n_columns
-/// 1: `lanes` channels, rows summed in four chains; with 4: 64 channels, a chain each. Results: one vector per column.
+/// 1: `lanes` channels, rows summed in four chains; with 4: 64 channels, a chain each. Results: one vector per
+/// column; the mean is first + rest, which f32 alone would round.
 CPU_INLINE void sum_chunk(sum_kind_t kind, const sum_input_t *in, bool has_y, bool is_bf16,
                           int n_columns, int lanes, int64_t at, int64_t stride, int64_t n_rows,
-                          int64_t channel, vf_t *first, vf_t *second) {
+                          int64_t channel, vf_t *first, vf_t *rest, vf_t *second) {
     enum { N_CHAINS = 4 };
     vf_t a[N_CHAINS] = {{0}, {0}, {0}, {0}}, b[N_CHAINS] = {{0}, {0}, {0}, {0}},
          mean[N_CHAINS] = {{0}, {0}, {0}, {0}};
@@ -93,16 +94,16 @@ CPU_INLINE void sum_chunk(sum_kind_t kind, const sum_input_t *in, bool has_y, bo
         const vf_t f = n_columns == 1 ? (a[0] + a[1]) + (a[2] + a[3]) : a[j],
                    s = n_columns == 1 ? (b[0] + b[1]) + (b[2] + b[3]) : b[j];
         // The rounded mean's own deviation corrects both moments.
-        const vf_t rest = f * inverse;
-        first[j] = kind == SUM_MOMENTS ? mean[j] + rest : f;
-        second[j] = kind == SUM_MOMENTS ? s - rest * rest * (float)n_rows : s;
+        rest[j] = kind == SUM_MOMENTS ? f * inverse : (vf_t){0};
+        first[j] = kind == SUM_MOMENTS ? mean[j] : f;
+        second[j] = kind == SUM_MOMENTS ? s - rest[j] * rest[j] * (float)n_rows : s;
     }
 }
 
 /// Adds a chunk of n rows to sums over n_before rows.
-CPU_INLINE void merge_chunk(sum_kind_t kind, int64_t n_before, int64_t n, vf_t first, vf_t second,
-                            double *first_sum, double *second_sum) {
-    const vd_pair_t f = vf_widen(first), s = vf_widen(second);
+CPU_INLINE void merge_chunk(sum_kind_t kind, int64_t n_before, int64_t n, vf_t first, vf_t rest,
+                            vf_t second, double *first_sum, double *second_sum) {
+    const vd_pair_t f = vf_widen(first), e = vf_widen(rest), s = vf_widen(second);
     for (int half = 0; half < 2; ++half) {
         vd_t a, b;
         memcpy(&a, first_sum + 8 * half, sizeof a);
@@ -110,7 +111,7 @@ CPU_INLINE void merge_chunk(sum_kind_t kind, int64_t n_before, int64_t n, vf_t f
         const vd_t df = half ? f.high : f.low, ds = half ? s.high : s.low;
         if (kind == SUM_MOMENTS) {
             const double all = (double)(n_before + n);
-            const vd_t delta = df - a;
+            const vd_t delta = (df - a) + (half ? e.high : e.low);
             a += delta * ((double)n / all);
             b += ds + delta * delta * ((double)n_before * (double)n / all);
         } else {
@@ -126,7 +127,7 @@ CPU_INLINE void merge_chunk(sum_kind_t kind, int64_t n_before, int64_t n, vf_t f
 CPU_INLINE void sum_part_of(sum_kind_t kind, const sum_input_t *in, bool has_y, bool is_bf16,
                             int lanes, const cpu_view_t *view, int64_t unit, int64_t n_units,
                             int64_t block, int64_t n_blocks, double *first, double *second) {
-    vf_t f[4], s[4];
+    vf_t f[4], e[4], s[4];
     if (lanes) { // blocked: units are samples
         memset(first + block * lanes, 0, (size_t)(n_blocks * lanes) * sizeof *first);
         memset(second + block * lanes, 0, (size_t)(n_blocks * lanes) * sizeof *second);
@@ -136,16 +137,16 @@ CPU_INLINE void sum_part_of(sum_kind_t kind, const sum_input_t *in, bool has_y, 
                 for (int64_t r = 0; r < view->n_rows; r += CHUNK_ROWS) {
                     const int64_t n = view->n_rows - r < CHUNK_ROWS ? view->n_rows - r : CHUNK_ROWS;
                     sum_chunk(kind, in, has_y, is_bf16, 1, lanes, at + r * lanes, lanes, n,
-                              k * lanes, f, s);
+                              k * lanes, f, e, s);
                     if (lanes == CPU_VECTOR) {
-                        merge_chunk(kind, u * view->n_rows + r, n, f[0], s[0], first + k * lanes,
-                                    second + k * lanes);
+                        merge_chunk(kind, u * view->n_rows + r, n, f[0], e[0], s[0],
+                                    first + k * lanes, second + k * lanes);
                     } else {
                         // Eight channels: the upper half of the vectors is another block's place.
                         double a[CPU_VECTOR] = {0}, b[CPU_VECTOR] = {0};
                         memcpy(a, first + k * lanes, (size_t)lanes * sizeof *a);
                         memcpy(b, second + k * lanes, (size_t)lanes * sizeof *b);
-                        merge_chunk(kind, u * view->n_rows + r, n, f[0], s[0], a, b);
+                        merge_chunk(kind, u * view->n_rows + r, n, f[0], e[0], s[0], a, b);
                         memcpy(first + k * lanes, a, (size_t)lanes * sizeof *a);
                         memcpy(second + k * lanes, b, (size_t)lanes * sizeof *b);
                     }
@@ -161,17 +162,18 @@ CPU_INLINE void sum_part_of(sum_kind_t kind, const sum_input_t *in, bool has_y, 
         const int64_t n = n_units - r < step ? n_units - r : step, at = (unit + r) * width;
         int64_t c = 0;
         for (; c + 4 * CPU_VECTOR <= width; c += 4 * CPU_VECTOR) {
-            sum_chunk(kind, in, has_y, is_bf16, 4, CPU_VECTOR, at + c, width, n, c, f, s);
+            sum_chunk(kind, in, has_y, is_bf16, 4, CPU_VECTOR, at + c, width, n, c, f, e, s);
             for (int j = 0; j < 4; ++j)
-                merge_chunk(kind, r, n, f[j], s[j], first + c + j * CPU_VECTOR,
+                merge_chunk(kind, r, n, f[j], e[j], s[j], first + c + j * CPU_VECTOR,
                             second + c + j * CPU_VECTOR);
         }
         for (; c < width; c += CPU_VECTOR) {
             if (width - c >= CPU_VECTOR)
-                sum_chunk(kind, in, has_y, is_bf16, 1, CPU_VECTOR, at + c, width, n, c, f, s);
+                sum_chunk(kind, in, has_y, is_bf16, 1, CPU_VECTOR, at + c, width, n, c, f, e, s);
             else
-                sum_chunk(kind, in, has_y, is_bf16, 1, (int)(width - c), at + c, width, n, c, f, s);
-            merge_chunk(kind, r, n, f[0], s[0], first + c, second + c);
+                sum_chunk(kind, in, has_y, is_bf16, 1, (int)(width - c), at + c, width, n, c, f, e,
+                          s);
+            merge_chunk(kind, r, n, f[0], e[0], s[0], first + c, second + c);
         }
     }
 }
