@@ -218,6 +218,11 @@ double hirl_rng_range(hirl_rng_t *rng, double low, double high); // [low, high)
 int64_t hirl_rng_below(hirl_rng_t *rng, int64_t n);              // unbiased 0..n-1
 double hirl_rng_normal(hirl_rng_t *rng);                         // N(0, 1), Box-Muller
 
+/// x[i] = scale * (normal number first + i of the stream), i = 0..n-1: the numbers of hirl_rng_normal on
+/// a fresh stream up to the last bits of a double (vector logarithm and cosine), and at any split of a
+/// range into calls the same bits. `rng` must be fresh from hirl_rng_make; first + n < 2^32.
+void hirl_rng_normals(const hirl_rng_t *rng, int64_t first, int64_t n, double scale, float *x);
+
 /// Keyed permutation of 0..n-1 in O(1) memory: a cycle-walking Feistel network. A plain value.
 typedef struct hirl_permutation {
     uint64_t n;

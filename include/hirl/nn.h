@@ -45,6 +45,9 @@ hirl_status_t hirl_registry_add(hirl_registry_t *registry, const char *prefix, c
                                 hirl_param_t **param_p);
 /// Allocates the slabs and draws initial values from (seed, name). Frozen registries have no gradients.
 hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, bool is_trainable);
+/// The same without gradients and with the values of `from`, which declares the same parameters: an averaged copy's
+/// beginning. Errors: HIRL_ERR_ARG (the declarations differ).
+hirl_status_t hirl_registry_finalize_copy(hirl_registry_t *registry, const hirl_registry_t *from);
 int hirl_registry_n_params(const hirl_registry_t *registry);
 hirl_param_t *hirl_registry_param(hirl_registry_t *registry, int i); // in order of declaration
 hirl_param_t *hirl_registry_find(hirl_registry_t *registry, const char *name); // NULL if absent

@@ -9,7 +9,13 @@
 
 #include <Random123/philox.h>
 
-enum { PURPOSE_BITS = 8, N_FEISTEL_ROUNDS = 8 };
+enum { PURPOSE_BITS = 8, N_FEISTEL_ROUNDS = 8, N_NORMALS = 256 };
+
+// The C library has vector forms of both (libmvec), which loops marked `simd` then call.
+#pragma omp declare simd notinbranch
+extern double log(double x);
+#pragma omp declare simd notinbranch
+extern double cos(double x);
 
 static philox4x32_ctr_t philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0,
                                uint32_t k1) {
@@ -70,6 +76,30 @@ double hirl_rng_normal(hirl_rng_t *rng) {
     double radius = sqrt(
         -2.0 * log(1.0 - hirl_rng_uniform(rng))); // 1 - u is in (0, 1]: the logarithm is finite
     return radius * cos(6.283185307179586476925 * hirl_rng_uniform(rng));
+}
+
+// Whole groups of N_NORMALS, whatever part of them is asked for: a number must not depend on whether it
+// was computed in the vector loop or in its remainder.
+void hirl_rng_normals(const hirl_rng_t *rng, int64_t first, int64_t n, double scale, float *x) {
+    HIRL_ASSERT(rng->counter[0] == 0 && rng->n_left == 0 && first >= 0 && n >= 0 &&
+                first + n <= UINT32_MAX);
+    const uint32_t c1 = rng->counter[1], c2 = rng->counter[2], c3 = rng->counter[3];
+    const uint32_t k0 = rng->key[0], k1 = rng->key[1];
+    double u[N_NORMALS], v[N_NORMALS];
+    for (int64_t group = first / N_NORMALS * N_NORMALS; group < first + n; group += N_NORMALS) {
+#pragma omp simd
+        for (int j = 0; j < N_NORMALS; ++j) {
+            philox4x32_ctr_t out = philox((uint32_t)group + (uint32_t)j, c1, c2, c3, k0, k1);
+            u[j] = (double)((out.v[0] | (uint64_t)out.v[1] << 32) >> 11) * 0x1p-53;
+            v[j] = (double)((out.v[2] | (uint64_t)out.v[3] << 32) >> 11) * 0x1p-53;
+        }
+#pragma omp simd
+        for (int j = 0; j < N_NORMALS; ++j)
+            u[j] = sqrt(-2.0 * log(1.0 - u[j])) * cos(6.283185307179586476925 * v[j]);
+        const int64_t low = group > first ? group : first;
+        const int64_t high = group + N_NORMALS < first + n ? group + N_NORMALS : first + n;
+        for (int64_t i = low; i < high; ++i) x[i - first] = (float)(scale * u[i - group]);
+    }
 }
 
 hirl_permutation_t hirl_permutation_make(uint64_t seed, hirl_rng_purpose_t purpose, uint64_t epoch,

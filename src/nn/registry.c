@@ -90,6 +90,14 @@ static hirl_status_t slab_view(const hirl_tensor_t *slab, const hirl_param_t *pa
     return status;
 }
 
+// Counter-based numbers: the threads share the range and get the same values as one would.
+static void draw_normals(const hirl_rng_t *rng, double scale, int64_t n, float *x) {
+    const int64_t chunk = 1 << 14;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i += chunk)
+        hirl_rng_normals(rng, i, n - i < chunk ? n - i : chunk, scale, x + i);
+}
+
 static hirl_status_t param_draw(hirl_backend_t *be, const hirl_param_t *param, uint64_t seed) {
     float *host = NULL;
     hirl_rng_t rng =
@@ -103,8 +111,7 @@ static hirl_status_t param_draw(hirl_backend_t *be, const hirl_param_t *param, u
             break;
         case HIRL_INIT_KAIMING_NORMAL_FAN_OUT: {
             double std = sqrt(2.0 / (double)(d[0] * d[2] * d[3]));
-            for (int64_t i = 0; i < param->count; ++i)
-                host[i] = (float)(std * hirl_rng_normal(&rng));
+            draw_normals(&rng, std, param->count, host);
             break;
         }
         case HIRL_INIT_UNIFORM_FAN_IN: {
@@ -114,8 +121,7 @@ static hirl_status_t param_draw(hirl_backend_t *be, const hirl_param_t *param, u
             break;
         }
         case HIRL_INIT_NORMAL:
-            for (int64_t i = 0; i < param->count; ++i)
-                host[i] = (float)(param->scale * hirl_rng_normal(&rng));
+            draw_normals(&rng, param->scale, param->count, host);
             break;
     }
     hirl_status_t status = hirl_backend_upload(be, host, &param->value);
@@ -123,7 +129,8 @@ static hirl_status_t param_draw(hirl_backend_t *be, const hirl_param_t *param, u
     return status;
 }
 
-hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, bool is_trainable) {
+// With a seed the values are drawn, without they are left to the caller.
+static hirl_status_t finalize(hirl_registry_t *registry, const uint64_t *seed, bool is_trainable) {
     hirl_backend_t *be = hirl_tape_backend_view(registry->tape);
     HIRL_REQUIRE(!registry->is_finalized, HIRL_ERR_ARG, "registry: finalized twice");
     HIRL_TRY(slab_create(be, registry->n_values, &registry->values));
@@ -132,7 +139,7 @@ hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, b
     for (int i = 0; i < registry->n_params; ++i) {
         hirl_param_t *p = registry->params[i];
         HIRL_TRY(slab_view(p->is_buffer ? &registry->buffers : &registry->values, p, &p->value));
-        HIRL_TRY(param_draw(be, p, seed));
+        if (seed) HIRL_TRY(param_draw(be, p, *seed));
         if (is_trainable && !p->is_buffer) {
             HIRL_TRY(slab_view(&registry->grads, p, &p->grad));
             HIRL_TRY(hirl_var_create_leaf(registry->tape, &p->value, &p->grad, &p->var));
@@ -143,6 +150,15 @@ hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, b
     registry->is_finalized = true;
     registry->is_trainable = is_trainable;
     return HIRL_OK;
+}
+
+hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, bool is_trainable) {
+    return finalize(registry, &seed, is_trainable);
+}
+
+hirl_status_t hirl_registry_finalize_copy(hirl_registry_t *registry, const hirl_registry_t *from) {
+    HIRL_TRY(finalize(registry, NULL, false));
+    return hirl_registry_copy(from, registry);
 }
 
 // ---------------------------------------------------------------------------------------------- access

@@ -34,7 +34,8 @@ typedef struct mocov2 {
 
 // ---------------------------------------------------------------------------------------------- creation
 
-static hirl_status_t encoder_create(mocov2_t *m, const char *prefix, bool is_trainable,
+// Trained from drawn values, or the average that follows another and begins with its values.
+static hirl_status_t encoder_create(mocov2_t *m, const char *prefix, const encoder_t *follows,
                                     encoder_t *encoder) {
     const hirl_model_cfg_t *model = hirl_deck_group_view(m->ctx.deck, "model");
     char head[HIRL_NAME_MAX];
@@ -49,7 +50,8 @@ static hirl_status_t encoder_create(mocov2_t *m, const char *prefix, bool is_tra
                             .n_layers = 2,
                             .has_bn = false};
     HIRL_TRY(hirl_mlp_create(encoder->registry, head, &spec, &encoder->head));
-    return hirl_registry_finalize(encoder->registry, m->ctx.seed, is_trainable);
+    return follows ? hirl_registry_finalize_copy(encoder->registry, follows->registry)
+                   : hirl_registry_finalize(encoder->registry, m->ctx.seed, true);
 }
 
 static void encoder_destroy(encoder_t *encoder) {
@@ -67,10 +69,8 @@ static hirl_status_t queue_create(mocov2_t *m) {
     for (int64_t i = 0; i < k; ++i) {
         hirl_rng_t rng = hirl_rng_make(m->ctx.seed, HIRL_RNG_QUEUE, 0, (uint64_t)i, 0);
         double sum = 0;
-        for (int64_t j = 0; j < d; ++j) {
-            host[i * d + j] = (float)hirl_rng_normal(&rng);
-            sum += (double)host[i * d + j] * host[i * d + j];
-        }
+        hirl_rng_normals(&rng, 0, d, 1.0, host + i * d);
+        for (int64_t j = 0; j < d; ++j) sum += (double)host[i * d + j] * host[i * d + j];
         for (int64_t j = 0; j < d; ++j) host[i * d + j] = (float)(host[i * d + j] / sqrt(sum));
     }
     hirl_status_t status = hirl_backend_tensor(be, hirl_shape_2(k, d), HIRL_F32, &m->queue);
@@ -105,9 +105,8 @@ static hirl_status_t mocov2_create(const hirl_method_ctx_t *ctx, void **self_p) 
     m->ctx = *ctx;
     m->cfg = *cfg;
     m->bn_group = model->bn_group;
-    HIRL_TRY_GOTO(encoder_create(m, "encoder_q.", true, &m->query), status, err);
-    HIRL_TRY_GOTO(encoder_create(m, "encoder_k.", false, &m->key), status, err);
-    HIRL_TRY_GOTO(hirl_registry_copy(m->query.registry, m->key.registry), status, err);
+    HIRL_TRY_GOTO(encoder_create(m, "encoder_q.", NULL, &m->query), status, err);
+    HIRL_TRY_GOTO(encoder_create(m, "encoder_k.", &m->query, &m->key), status, err);
     HIRL_TRY_GOTO(queue_create(m), status, err);
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, ctx->batch * cfg->dim, &m->new_keys), status, err);
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, ctx->batch * cfg->dim, &m->gathered), status, err);
