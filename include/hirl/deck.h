@@ -122,6 +122,11 @@ hirl_status_t hirl_deck_write_text(const hirl_deck_t *deck, bool is_full, hirl_t
 /// ES24.16E3 writes them, texts in quotes, lists separated by ", ", "(not set)" for what has no value. For comparison.
 hirl_status_t hirl_deck_write_values(const hirl_deck_t *deck, hirl_text_t *text);
 
+/// What differs from the deck in `old_text` (`name` stands for it in messages), a line "group%key: old -> new" each, values as
+/// in a namelist. Errors: HIRL_ERR_DECK if the text is no deck of these groups.
+hirl_status_t hirl_deck_changes(const hirl_deck_t *deck, const char *name, const char *old_text,
+                                hirl_text_t *text);
+
 /// A Fortran program that reads this deck and its base decks with read(unit, nml=...) and prints what
 /// hirl_deck_write_values writes, apart from overrides, which it cannot know. `deck_path` stands for the deck itself;
 /// NULL: the path it was read from. Arguments of the Fortran program, if there are any, are decks to read instead. Lists

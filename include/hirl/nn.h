@@ -48,6 +48,10 @@ hirl_status_t hirl_registry_finalize(hirl_registry_t *registry, uint64_t seed, b
 /// The same without gradients and with the values of `from`, which declares the same parameters: an averaged copy's
 /// beginning. Errors: HIRL_ERR_ARG (the declarations differ).
 hirl_status_t hirl_registry_finalize_copy(hirl_registry_t *registry, const hirl_registry_t *from);
+/// Declared before any parameter is looked for in a file: a checkpoint of another method may lack all of this registry, which
+/// then keeps its drawn values (heads that a hierarchy adds to a method).
+void hirl_registry_set_optional(hirl_registry_t *registry);
+bool hirl_registry_is_optional(const hirl_registry_t *registry);
 int hirl_registry_n_params(const hirl_registry_t *registry);
 hirl_param_t *hirl_registry_param(hirl_registry_t *registry, int i); // in order of declaration
 hirl_param_t *hirl_registry_find(hirl_registry_t *registry, const char *name); // NULL if absent

@@ -108,6 +108,10 @@ struct hirl_method_ops {
     const char *help;          // one sentence with the paper
     const hirl_group_t *group; // its deck group
     int min_views;
+    const char *const
+        *embeddings; // names that `forward` gives, what a hierarchy can train on; NULL ends
+    /// Rules between keys of a deck that hold for any data and any number of ranks (optional). Not collective.
+    hirl_status_t (*check)(const hirl_deck_t *deck);
     hirl_status_t (*create)(const hirl_method_ctx_t *ctx, void **self_p);
     void (*destroy)(void **self);
     /// Its registries: trainable ones first. Not collective.
@@ -146,6 +150,9 @@ typedef struct hirl_hirl_cfg {
 } hirl_hirl_cfg_t;
 extern const hirl_group_t hirl_hirl_group;
 
+/// What can be said of a deck before data are opened and ranks are known: the method's own rules, those of its views and
+/// of the hierarchy. Not collective. Errors: HIRL_ERR_DECK.
+hirl_status_t hirl_method_check(const char *name, const char *hierarchy, const hirl_deck_t *deck);
 /// Creates method `name` and, for hierarchy 'hirl', wraps it.
 hirl_status_t hirl_method_create(const char *name, const char *hierarchy,
                                  const hirl_method_ctx_t *ctx, hirl_method_t *method_p);

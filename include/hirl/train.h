@@ -46,6 +46,8 @@ typedef struct hirl_session {
     hirl_optimizer_t *optimizer;                    // pre-training and probe
 } hirl_session_t;
 
+/// Rules between keys of different groups that hold for any data and any number of ranks. Not collective. Errors: HIRL_ERR_DECK.
+hirl_status_t hirl_session_check(const hirl_deck_t *deck);
 /// Opens backend, data sets and method as the deck says; in_channels and n_samples come from the data set, or, when `in_channels` > 0, from the caller (probe).
 hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, int in_channels,
                                   int64_t n_samples, hirl_session_t **session_p);

@@ -21,7 +21,8 @@ typedef hirl_status_t (*app_task_run_t)(hirl_world_t *world, const hirl_deck_t *
 typedef struct app_task {
     const char *name;
     const char *help;
-    const char *const *groups; // whose required keys must be there; NULL ends
+    const char *const *groups;                       // whose required keys must be there; NULL ends
+    hirl_status_t (*check)(const hirl_deck_t *deck); // rules between keys; NULL: none
     app_task_run_t run;
 } app_task_t;
 

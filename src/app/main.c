@@ -79,6 +79,9 @@ static hirl_status_t read_deck(int n_args, char **args, hirl_deck_t **deck_p) {
     hirl_deck_t *deck = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_REQUIRE(n_args >= 1, HIRL_ERR_ARG, "no deck given; try hirl.x --help");
+    for (int i = 1; i < n_args; ++i)
+        HIRL_REQUIRE(args[i][0] != '-', HIRL_ERR_ARG, "'%s' comes before the deck: hirl.x %s %s",
+                     args[i], args[i], args[0]);
     HIRL_TRY(hirl_deck_create(groups, n_groups, &deck));
     HIRL_TRY_GOTO(hirl_deck_read_file(deck, args[0]), status, err);
     for (int i = 1; i < n_args; ++i) HIRL_TRY_GOTO(hirl_deck_override(deck, args[i]), status, err);
@@ -91,13 +94,12 @@ err:
 
 static hirl_status_t find_task(const hirl_deck_t *deck, const app_task_t **task_p) {
     const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
-    const hirl_method_ops_t *method;
     for (int i = 0; i < N_TASKS; ++i)
         if (strcmp(tasks[i]->name, run->task) == 0) *task_p = tasks[i];
     HIRL_REQUIRE(*task_p, HIRL_ERR_DECK, "run%%task = '%s': no such task", run->task);
     for (const char *const *group = (*task_p)->groups; *group; ++group)
         HIRL_TRY(hirl_deck_require_group(deck, *group));
-    return hirl_method_find(run->method, &method);
+    return (*task_p)->check ? (*task_p)->check(deck) : HIRL_OK;
 }
 
 typedef hirl_status_t (*write_text_t)(const hirl_deck_t *deck, const char *path, hirl_text_t *text);

@@ -34,4 +34,5 @@ const hirl_group_t app_inspect_group = {"inspect", "What task 'inspect' looks at
 
 static const char *const groups[] = {"inspect", NULL};
 const app_task_t app_task_inspect = {
-    "inspect", "print what a checkpoint or shard holds (or: hirl.x --inspect FILE)", groups, run};
+    "inspect", "print what a checkpoint or shard holds (or: hirl.x --inspect FILE)", groups, NULL,
+    run};

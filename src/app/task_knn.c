@@ -61,4 +61,5 @@ static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit
 
 static const char *const groups[] = {"run", "data", "views", "model", "checkpoint", "knn", NULL};
 const app_task_t app_task_knn = {
-    "knn", "weighted KNN of data%val in data%train on a checkpoint's features", groups, run};
+    "knn", "weighted KNN of data%val in data%train on a checkpoint's features", groups,
+    hirl_session_check, run};

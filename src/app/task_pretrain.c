@@ -29,4 +29,4 @@ static const char *const groups[] = {"run",      "data",       "views", "model",
                                      "schedule", "checkpoint", "knn",   NULL};
 const app_task_t app_task_pretrain = {
     "pretrain", "pre-train an encoder; continues from the newest checkpoint in run%output", groups,
-    run};
+    hirl_session_check, run};

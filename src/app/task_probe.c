@@ -364,4 +364,4 @@ static const char *const groups[] = {"run", "probe", "model", "optim", NULL};
 const app_task_t app_task_probe = {
     "probe",
     "one training step on a given batch; writes losses, embeddings, gradients, updated state",
-    groups, run};
+    groups, hirl_session_check, run};

@@ -63,24 +63,28 @@ void hirl_text_reset(hirl_text_t *text) {
 
 enum { NEAREST_MAX = 256 }; // names longer than this are not compared
 
-// Edits (insert, delete, replace one character, ignoring case) that turn a into b.
+static bool is_same(char a, char b) {
+    return tolower((unsigned char)a) == tolower((unsigned char)b);
+}
+
+// Edits (insert, delete, replace one character, swap two neighbours; ignoring case) that turn a into b.
 static size_t edit_distance(const char *a, size_t n_a, const char *b, size_t n_b) {
-    size_t row[NEAREST_MAX + 1];
-    for (size_t j = 0; j <= n_b; j++) row[j] = j;
+    size_t rows[3][NEAREST_MAX + 1]; // those of i - 2, i - 1 and i, in turn
+    for (size_t j = 0; j <= n_b; j++) rows[0][j] = j;
     for (size_t i = 1; i <= n_a; i++) {
-        size_t diagonal = row[0];
+        size_t *row = rows[i % 3], *above = rows[(i + 2) % 3], *above2 = rows[(i + 1) % 3];
         row[0] = i;
         for (size_t j = 1; j <= n_b; j++) {
-            size_t above = row[j];
-            bool is_same = tolower((unsigned char)a[i - 1]) == tolower((unsigned char)b[j - 1]);
-            size_t best = diagonal + (is_same ? 0 : 1);
-            if (above + 1 < best) best = above + 1;
+            size_t best = above[j - 1] + (is_same(a[i - 1], b[j - 1]) ? 0 : 1);
+            if (above[j] + 1 < best) best = above[j] + 1;
             if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = above;
+            bool is_swap =
+                i > 1 && j > 1 && is_same(a[i - 1], b[j - 2]) && is_same(a[i - 2], b[j - 1]);
+            if (is_swap && above2[j - 2] + 1 < best) best = above2[j - 2] + 1;
             row[j] = best;
         }
     }
-    return row[n_b];
+    return rows[n_a % 3][n_b];
 }
 
 int hirl_text_nearest(const char *name, const char *const *candidates, int n_candidates) {

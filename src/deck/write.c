@@ -185,6 +185,43 @@ hirl_status_t hirl_deck_write_values(const hirl_deck_t *deck, hirl_text_t *text)
     return HIRL_OK;
 }
 
+static hirl_status_t append_items(const hirl_deck_t *deck, int g, int k, hirl_text_t *text) {
+    const hirl_key_t *key = &deck->groups[g]->keys[k];
+    const void *base = group_base(deck, deck->block, g);
+    const int count = hirl_deck_count(key, &deck->state[deck->key0[g] + k]);
+    if (count == 0) return hirl_text_append(text, key_is_list(key) ? "(empty)" : "(not set)");
+    for (int i = 0; i < count; i++) {
+        if (i > 0) HIRL_TRY(hirl_text_append(text, ", "));
+        HIRL_TRY(hirl_deck_append_item(key, base, i, text));
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_deck_changes(const hirl_deck_t *deck, const char *name, const char *old_text,
+                                hirl_text_t *text) {
+    hirl_deck_t *old = NULL;
+    hirl_text_t before = {0}, after = {0};
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY(hirl_deck_create(deck->groups, deck->n_groups, &old));
+    HIRL_TRY_GOTO(hirl_deck_read_text(old, name, old_text, strlen(old_text)), status, done);
+    for (int g = 0; g < deck->n_groups; g++) {
+        for (int k = 0; k < deck->groups[g]->n_keys; k++) {
+            before.size = after.size = 0;
+            HIRL_TRY_GOTO(append_items(old, g, k, &before), status, done);
+            HIRL_TRY_GOTO(append_items(deck, g, k, &after), status, done);
+            if (strcmp(before.data, after.data) == 0) continue;
+            HIRL_TRY_GOTO(hirl_text_append(text, "%s%%%s: %s -> %s\n", deck->groups[g]->name,
+                                           deck->groups[g]->keys[k].name, before.data, after.data),
+                          status, done);
+        }
+    }
+done:
+    hirl_text_reset(&before);
+    hirl_text_reset(&after);
+    hirl_deck_destroy(&old);
+    return status;
+}
+
 // ------------------------------------------------------------------------------------------ manual
 
 static hirl_status_t describe_key(const hirl_group_t *group, const hirl_key_t *key,

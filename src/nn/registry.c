@@ -14,7 +14,7 @@ struct hirl_registry {
     int n_params, capacity;
     int64_t n_values, n_buffers; // slab lengths
     hirl_tensor_t values, grads, buffers;
-    bool is_finalized, is_trainable;
+    bool is_finalized, is_trainable, is_optional;
 };
 
 hirl_status_t hirl_registry_create(hirl_tape_t *tape, hirl_registry_t **registry_p) {
@@ -120,9 +120,7 @@ static hirl_status_t param_draw(hirl_backend_t *be, const hirl_param_t *param, u
                 host[i] = (float)hirl_rng_range(&rng, -bound, bound);
             break;
         }
-        case HIRL_INIT_NORMAL:
-            draw_normals(&rng, param->scale, param->count, host);
-            break;
+        case HIRL_INIT_NORMAL: draw_normals(&rng, param->scale, param->count, host); break;
     }
     hirl_status_t status = hirl_backend_upload(be, host, &param->value);
     hirl_mem_free(host);
@@ -175,6 +173,9 @@ const hirl_tensor_t *hirl_registry_buffers_view(const hirl_registry_t *registry)
     return &registry->buffers;
 }
 bool hirl_registry_is_trainable(const hirl_registry_t *registry) { return registry->is_trainable; }
+
+void hirl_registry_set_optional(hirl_registry_t *registry) { registry->is_optional = true; }
+bool hirl_registry_is_optional(const hirl_registry_t *registry) { return registry->is_optional; }
 
 hirl_param_t *hirl_registry_find(hirl_registry_t *registry, const char *name) {
     for (int i = 0; i < registry->n_params; ++i)

@@ -35,16 +35,36 @@ static void hirl_destroy(void **self) {
     *self = NULL;
 }
 
-static hirl_status_t check_levels(const hirl_hirl_cfg_t *cfg, int64_t n_samples) {
+static hirl_status_t check_levels(const hirl_hirl_cfg_t *cfg) {
     HIRL_REQUIRE(cfg->n_num_cluster >= 1 && cfg->n_num_cluster <= HIRL_MAX_LEVELS, HIRL_ERR_DECK,
                  "hirl%%num_cluster: 1 to %d levels, got %d", HIRL_MAX_LEVELS, cfg->n_num_cluster);
-    int64_t n = n_samples;
-    for (int l = 0; l < cfg->n_num_cluster; ++l) {
-        HIRL_REQUIRE(n <= 0 || cfg->num_cluster[l] <= n, HIRL_ERR_DECK,
-                     "hirl%%num_cluster(%d) = %lld: level %d has only %lld points to cluster",
-                     l + 1, (long long)cfg->num_cluster[l], l, (long long)n);
-        n = cfg->num_cluster[l];
-    }
+    for (int l = 1; l < cfg->n_num_cluster; ++l)
+        HIRL_REQUIRE(cfg->num_cluster[l] <= cfg->num_cluster[l - 1], HIRL_ERR_DECK,
+                     "hirl%%num_cluster(%d) = %lld: above the %lld of the finer level before it, "
+                     "whose centroids it clusters",
+                     l + 1, (long long)cfg->num_cluster[l], (long long)cfg->num_cluster[l - 1]);
+    return HIRL_OK;
+}
+
+static bool has_embedding(const hirl_method_ops_t *ops, const char *name) {
+    for (const char *const *e = ops->embeddings; e && *e; ++e)
+        if (strcmp(*e, name) == 0) return true;
+    return false;
+}
+
+hirl_status_t ssl_hirl_check(const hirl_deck_t *deck, const hirl_method_ops_t *inner) {
+    const hirl_hirl_cfg_t *cfg = hirl_deck_group_view(deck, "hirl");
+    HIRL_REQUIRE(has_embedding(inner, cfg->train_emb), HIRL_ERR_DECK,
+                 "hirl%%train_emb = '%s': method %s has no such embedding; it has '%s'",
+                 cfg->train_emb, inner->name,
+                 inner->embeddings && inner->embeddings[0] ? inner->embeddings[0] : "");
+    return check_levels(cfg);
+}
+
+static hirl_status_t check_samples(const hirl_hirl_cfg_t *cfg, int64_t n_samples) {
+    HIRL_REQUIRE(n_samples <= 0 || cfg->num_cluster[0] <= n_samples, HIRL_ERR_DECK,
+                 "hirl%%num_cluster(1) = %lld: the training set has only %lld samples to cluster",
+                 (long long)cfg->num_cluster[0], (long long)n_samples);
     return HIRL_OK;
 }
 
@@ -65,8 +85,9 @@ hirl_status_t ssl_hirl_create(const hirl_method_ctx_t *ctx, hirl_method_t *inner
     h->dim = inner->ops->embed_dim(inner->self, HIRL_EMBED_CLUSTER);
     h->bn_group = model->bn_group;
     h->clustered_epoch = -1;
-    HIRL_TRY_GOTO(check_levels(&h->cfg, ctx->n_samples), status, err);
+    HIRL_TRY_GOTO(check_samples(&h->cfg, ctx->n_samples), status, err);
     HIRL_TRY_GOTO(hirl_registry_create(ctx->tape, &h->registry), status, err);
+    hirl_registry_set_optional(h->registry);
     for (int l = 0; l < h->n_levels; ++l) {
         char prefix[HIRL_NAME_MAX];
         hirl_mlp_spec_t spec = {.in_dim = h->dim,
@@ -252,11 +273,10 @@ static hirl_status_t hirl_forward(void *self, const hirl_step_t *step, hirl_term
     hirl_var_t *u[HIRL_MAX_LEVELS] = {NULL}, *loss = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY(h->inner.ops->forward(h->inner.self, step, terms));
-    // looked for from the first step on, not only when the warm-up is over
-    hirl_var_t *e = hirl_terms_find_embedding(terms, h->cfg.train_emb);
-    HIRL_REQUIRE(e, HIRL_ERR_DECK, "hirl%%train_emb = '%s': method %s has no such embedding",
-                 h->cfg.train_emb, h->inner.ops->name);
     if (!h->hierarchy) return HIRL_OK;
+    hirl_var_t *e = hirl_terms_find_embedding(terms, h->cfg.train_emb);
+    HIRL_REQUIRE(e, HIRL_ERR_INTERNAL, "method %s gave no embedding '%s'", h->inner.ops->name,
+                 h->cfg.train_emb);
     HIRL_TRY_GOTO(paths_create(h, step, &positive, &negative), status, done);
     for (int l = 0; l < h->n_levels; ++l)
         HIRL_TRY_GOTO(level_similarity(h, step, l, e, &u[l]), status, done);

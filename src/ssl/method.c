@@ -26,6 +26,17 @@ hirl_status_t hirl_method_find(const char *name, const hirl_method_ops_t **ops_p
                      names[nearest >= 0 ? nearest : 0]);
 }
 
+hirl_status_t hirl_method_check(const char *name, const char *hierarchy, const hirl_deck_t *deck) {
+    const hirl_method_ops_t *ops;
+    hirl_view_spec_t views[HIRL_MAX_VIEWS];
+    int n_views;
+    HIRL_TRY(hirl_method_find(name, &ops));
+    HIRL_TRY(
+        hirl_views_resolve(hirl_deck_group_view(deck, "views"), ops->min_views, views, &n_views));
+    if (ops->check) HIRL_TRY(ops->check(deck));
+    return strcmp(hierarchy, "hirl") == 0 ? ssl_hirl_check(deck, ops) : HIRL_OK;
+}
+
 hirl_status_t hirl_method_create(const char *name, const char *hierarchy,
                                  const hirl_method_ctx_t *ctx, hirl_method_t *method_p) {
     hirl_method_t method = {0}, outer = {0};

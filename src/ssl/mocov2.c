@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "hirl/optim.h"
 #include "ssl_impl.h"
 
 typedef struct mocov2_cfg {
@@ -91,15 +92,24 @@ static void mocov2_destroy(void **self) {
     *self = NULL;
 }
 
+// What hirl%train_emb may name.
+static const char *const mocov2_embeddings[] = {"cnn", NULL};
+
+static hirl_status_t mocov2_check(const hirl_deck_t *deck) {
+    const mocov2_cfg_t *cfg = hirl_deck_group_view(deck, "mocov2");
+    const hirl_optim_cfg_t *optim = hirl_deck_group_view(deck, "optim");
+    HIRL_REQUIRE(cfg->queue % optim->batch == 0, HIRL_ERR_DECK,
+                 "mocov2%%queue = %lld: must be a multiple of optim%%batch = %lld",
+                 (long long)cfg->queue, (long long)optim->batch);
+    return HIRL_OK;
+}
+
 static hirl_status_t mocov2_create(const hirl_method_ctx_t *ctx, void **self_p) {
     mocov2_t *m = NULL;
     void *self;
     hirl_status_t status = HIRL_OK;
     const mocov2_cfg_t *cfg = hirl_deck_group_view(ctx->deck, "mocov2");
     const hirl_model_cfg_t *model = hirl_deck_group_view(ctx->deck, "model");
-    HIRL_REQUIRE(cfg->queue % ctx->batch == 0, HIRL_ERR_DECK,
-                 "mocov2%%queue = %lld: must be a multiple of optim%%batch = %lld",
-                 (long long)cfg->queue, (long long)ctx->batch);
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_PARAM, 1, &m));
     self = m;
     m->ctx = *ctx;
@@ -440,6 +450,8 @@ const hirl_method_ops_t ssl_mocov2_ops = {
     .help = "MoCo v2: contrast with a queue of keys from a momentum encoder (Chen et al. 2020).",
     .group = &mocov2_group,
     .min_views = 2,
+    .embeddings = mocov2_embeddings,
+    .check = mocov2_check,
     .create = mocov2_create,
     .destroy = mocov2_destroy,
     .registries = mocov2_registries,

@@ -4,6 +4,22 @@
 
 #include "hirl/train.h"
 
+hirl_status_t hirl_session_check(const hirl_deck_t *deck) {
+    const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
+    const hirl_optim_cfg_t *optim = hirl_deck_group_view(deck, "optim");
+    const hirl_model_cfg_t *model = hirl_deck_group_view(deck, "model");
+    HIRL_REQUIRE(optim->batch % optim->accumulate == 0, HIRL_ERR_DECK,
+                 "optim%%batch = %lld: must be a multiple of optim%%accumulate = %lld",
+                 (long long)optim->batch, (long long)optim->accumulate);
+    const int64_t micro = optim->batch / optim->accumulate;
+    HIRL_REQUIRE(model->bn_group == 0 || model->bn_group >= micro || micro % model->bn_group == 0,
+                 HIRL_ERR_DECK,
+                 "model%%bn_group = %lld: must divide the optim%%batch / optim%%accumulate = %lld "
+                 "samples of a micro-batch",
+                 (long long)model->bn_group, (long long)micro);
+    return hirl_method_check(run->method, run->hierarchy, deck);
+}
+
 // Each rank's own part: what fails on one rank alone is agreed on before anything collective begins.
 static hirl_status_t open_backend(hirl_session_t *s) {
     const hirl_method_ops_t *ops;

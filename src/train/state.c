@@ -1,6 +1,7 @@
 // A session's state to and from checkpoints. Rank 0 reads and writes files; what it reads is broadcast. Names: /model/<parameter or buffer>,
 // /optimizer/<kind>/<parameter>, /optimizer/step_count, and what the method's `state` visits.
 
+#include <stdio.h>
 #include <string.h>
 
 #include "hirl/train.h"
@@ -176,8 +177,25 @@ static hirl_status_t load_tensor(void *ctx, const char *name, const hirl_tensor_
     return status;
 }
 
-// One message that lists all names of /model that are missing, extra or of another shape.
-static hirl_status_t check_names(hirl_session_t *s, const hirl_ckpt_t *ckpt, bool allow_extra) {
+// True if the file has no name of the registry, and may have none; says so.
+static bool is_left_out(const hirl_registry_t *registry, const hirl_ckpt_t *ckpt) {
+    char name[HIRL_NAME_MAX + 16];
+    int n = hirl_registry_n_params(registry);
+    if (!hirl_registry_is_optional(registry) || n == 0) return false;
+    for (int i = 0; i < n; ++i) {
+        const hirl_param_t *param = hirl_registry_param((hirl_registry_t *)registry, i);
+        snprintf(name, sizeof name, "/model/%s", param->name);
+        if (hirl_ckpt_find_view(ckpt, name)) return false;
+    }
+    hirl_log_root(HIRL_LOG_WARN, "%s lacks /model/%s and %d more: they start as drawn",
+                  hirl_ckpt_path_view(ckpt),
+                  hirl_registry_param((hirl_registry_t *)registry, 0)->name, n - 1);
+    return true;
+}
+
+// One message that lists all names of /model that are missing, extra or of another shape; the model alone may have more
+// names in the file, and lack what is optional.
+static hirl_status_t check_names(hirl_session_t *s, const hirl_ckpt_t *ckpt, bool is_model_alone) {
     hirl_ckpt_array_t *wanted = NULL;
     char(*names)[HIRL_NAME_MAX + 16] = NULL;
     int n = 0, at = 0;
@@ -186,6 +204,7 @@ static hirl_status_t check_names(hirl_session_t *s, const hirl_ckpt_t *ckpt, boo
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_GENERAL, n, &wanted), status, done);
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_GENERAL, n, &names), status, done);
     for (int r = 0; r < s->n_registries; ++r) {
+        if (is_model_alone && is_left_out(s->registry[r], ckpt)) continue;
         for (int i = 0; i < hirl_registry_n_params(s->registry[r]); ++i, ++at) {
             const hirl_param_t *param = hirl_registry_param(s->registry[r], i);
             HIRL_TRY_GOTO(hirl_text_format(names[at], sizeof names[at], "/model/%s", param->name),
@@ -195,7 +214,7 @@ static hirl_status_t check_names(hirl_session_t *s, const hirl_ckpt_t *ckpt, boo
             memcpy(wanted[at].shape, param->shape.dim, sizeof param->shape.dim);
         }
     }
-    status = hirl_ckpt_check(ckpt, "/model/", wanted, n, allow_extra);
+    status = hirl_ckpt_check(ckpt, "/model/", wanted, at, is_model_alone);
 done:
     hirl_mem_free(wanted);
     hirl_mem_free(names);
@@ -248,7 +267,7 @@ hirl_status_t hirl_session_load(hirl_session_t *s, const hirl_ckpt_t *ckpt,
 }
 
 hirl_status_t hirl_session_load_model(hirl_session_t *s, const char *path, bool with_state) {
-    loader_t loader = {.session = s};
+    loader_t loader = {.session = s, .skip_absent = true}; // what must be there is checked by name
     hirl_ckpt_t *ckpt = NULL;
     hirl_status_t status = HIRL_OK;
     if (hirl_world_rank(s->world) == 0) {
@@ -262,7 +281,6 @@ hirl_status_t hirl_session_load_model(hirl_session_t *s, const char *path, bool 
     if (with_state && s->method.ops->state) {
         hirl_state_t state = {
             .is_loading = true, .ctx = &loader, .visit = load_array, .visit_tensor = load_tensor};
-        loader.skip_absent = true;
         status = s->method.ops->state(s->method.self, &state);
     }
 done:
@@ -297,6 +315,25 @@ static hirl_status_t check_later_on_root(const hirl_session_t *s, int64_t step) 
     return status;
 }
 
+// Where the run goes on, and what its deck has changed since.
+static void log_restart(const hirl_session_t *s, const hirl_ckpt_t *ckpt,
+                        const hirl_progress_t *progress) {
+    const char *path = hirl_ckpt_path_view(ckpt);
+    hirl_text_t changes = {0};
+    hirl_log_root(HIRL_LOG_INFO, "restart: from = %s step = %lld epoch = %lld batch = %lld", path,
+                  (long long)progress->step, (long long)progress->epoch,
+                  (long long)progress->batch);
+    if (hirl_deck_changes(s->deck, path, hirl_ckpt_meta_view(ckpt)->deck, &changes) != HIRL_OK)
+        hirl_log_root(HIRL_LOG_WARN, "restart: the checkpoint's deck cannot be compared: %s",
+                      hirl_error_text_view());
+    for (char *line = changes.data; line && *line;) {
+        size_t n = strcspn(line, "\n");
+        hirl_log_root(HIRL_LOG_INFO, "restart: the deck changed: %.*s", (int)n, line);
+        line += n + (line[n] == '\n');
+    }
+    hirl_text_reset(&changes);
+}
+
 static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p) {
     hirl_ckpt_t *ckpt = NULL;
     *is_restarted_p = false;
@@ -306,10 +343,7 @@ static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, boo
     if (status == HIRL_OK) status = hirl_par_broadcast(s->world, &is_found, 1, HIRL_PAR_I32, 0);
     if (status == HIRL_OK && is_found) {
         status = hirl_session_load(s, ckpt, progress_p);
-        if (status == HIRL_OK && ckpt)
-            hirl_log_root(HIRL_LOG_INFO, "restart: from = %s step = %lld epoch = %lld batch = %lld",
-                          hirl_ckpt_path_view(ckpt), (long long)progress_p->step,
-                          (long long)progress_p->epoch, (long long)progress_p->batch);
+        if (status == HIRL_OK && ckpt) log_restart(s, ckpt, progress_p);
         *is_restarted_p = status == HIRL_OK;
     }
     hirl_ckpt_close(&ckpt);

@@ -27,14 +27,15 @@ from whole_run import (
 )
 
 LIMIT = 60  # seconds; a failure that all ranks share takes one
-Case = collections.namedtuple("Case", "name args patterns make ranks keeps_checkpoints")
+Case = collections.namedtuple("Case", "name args patterns make ranks keeps_checkpoints by_check")
 cases = []
 
 
-def case(name, args, *patterns, make=None, ranks=2):
+def case(name, args, *patterns, make=None, ranks=2, by_check=False):
     """`patterns` must all be found in the error line; `make(folder)` puts something broken into
-    the case's folder."""
-    cases.append(Case(name, args, patterns, make, ranks, make in (copy_run, damaged_run, cut_run)))
+    the case's folder. `by_check`: a rule that needs neither data nor ranks; `--check` says the same."""
+    keeps_checkpoints = make in (copy_run, damaged_run, cut_run)
+    cases.append(Case(name, args, patterns, make, ranks, keeps_checkpoints, by_check))
 
 
 def deck(text):
@@ -162,11 +163,13 @@ case(
     r"itself|circle|cycl|deep|loop",
     make=patch("run", "base = 'broken.nml',"),
 )
-case("no lr that is a number", ("deck.nml", "optim%lr=nan"), r"optim%lr")
+case("no lr that is a number", ("deck.nml", "optim%lr=nan"), r"optim%lr", by_check=True)
 case("override of an unknown key", ("deck.nml", "optim%lrr=0.1"), r"optim%lrr", r"optim%lr\b|'lr'")
+case("keys with letters swapped", ("deck.nml", "optim%rl=0.1"), r"'lr'", by_check=True)
+case("an option after the deck", ("deck.nml", "--check"), r"hirl\.x --check deck\.nml")
 case("override without a group", ("deck.nml", "lr=0.1"), r"lr=0\.1", r"group%key")
 case("unknown task", ("deck.nml", "run%task='train'"), r"task", r"pretrain")
-case("unknown method", ("deck.nml", "run%method='moco'"), r"method", r"mocov2")
+case("unknown method", ("deck.nml", "run%method='moco'"), r"method", r"mocov2", by_check=True)
 case(
     "a required key is missing",
     ("deck.nml", "run%task='pack'"),
@@ -183,24 +186,38 @@ case(
     "batch and micro-batches",
     ("deck.nml", "optim%accumulate=5"),
     r"optim%batch = 32",
+    r"optim%accumulate = 5",
+    by_check=True,
+)
+case(
+    "batch, micro-batches and ranks",
+    ("deck.nml", "optim%accumulate=32"),
+    r"optim%batch = 32",
     r"optim%accumulate",
-    r"10",
+    r"64",
 )
 case(
     "batch and queue",
     ("deck.nml", "mocov2%queue=100"),
     r"mocov2%queue = 100",
     r"multiple of optim%batch = 32",
+    by_check=True,
 )
 case(
     "batch and samples", ("deck.nml", "optim%batch=512", "mocov2%queue=512"), r"272 samples", r"512"
 )
 case(
-    "bn_group and a rank's batch",
+    "bn_group and the batch",
     ("deck.nml", "model%bn_group=12"),
-    r"model%bn_group",
-    r"12",
-    r"16",
+    r"model%bn_group = 12",
+    r"32",
+    by_check=True,
+)
+case(
+    "bn_group and a rank's batch",
+    ("deck.nml", "optim%batch=48", "mocov2%queue=96", "model%bn_group=16"),
+    r"model%bn_group = 16",
+    r"24",
 )
 case(
     "more clusters than samples",
@@ -213,6 +230,7 @@ case(
     ("deck.nml", "hirl%num_cluster=20,30"),
     r"hirl%num_cluster\(2\) = 30",
     r"20",
+    by_check=True,
 )
 case(
     "more neighbours than samples, in training",
@@ -238,12 +256,14 @@ case(
     ("deck.nml", "views%crop_size=16,8", "views%blur_prob=0.1,0.2,0.3"),
     r"views%blur_prob",
     r"2",
+    by_check=True,
 )
 case(
     "smallest above largest",
     ("deck.nml", "views%crop_scale_min=0.9", "views%crop_scale_max=0.5"),
     r"views%crop_scale_min",
     r"0\.9|0\.5",
+    by_check=True,
 )
 case("means of more channels", ("deck.nml", "data%mean=0.1,0.2,0.3"), r"data%mean", r"3")
 case(
@@ -251,6 +271,7 @@ case(
     ("deck.nml", "hirl%train_emb='vit_cls'"),
     r"hirl%train_emb",
     r"vit_cls",
+    by_check=True,
 )
 case("reference backend in bf16", ("deck.nml", "run%device='gpu'"), r"device", r"cpu")
 
@@ -621,10 +642,12 @@ def run_case(each):
         os.symlink(os.path.join("..", name), os.path.join(folder, name))
     if each.make:
         each.make(folder)
-    return hirl(*each.args, ranks=each.ranks, timeout=LIMIT, cwd=folder), folder
+    result = hirl(*each.args, ranks=each.ranks, timeout=LIMIT, cwd=folder)
+    checked = hirl("--check", *each.args, ranks=1, cwd=folder) if each.by_check else None
+    return result, checked, folder
 
 
-def judge(each, result, folder):
+def judge(each, result, checked, folder):
     errors = error_lines(result.text)
     problems = []
     if result.code != 1:
@@ -636,6 +659,8 @@ def judge(each, result, folder):
         for pattern in each.patterns
         if not any(re.search(pattern, line) for line in errors)
     ]
+    if checked and (checked.code != 1 or errors[0].split(" (src")[0] not in checked.text):
+        problems.append("--check says otherwise: %s" % checked)
     if re.search(
         r"Signal: |Segmentation|Sanitizer|runtime error|HDF5-DIAG|internal error", result.text
     ):
@@ -665,8 +690,8 @@ before = state()
 wanted = [each for each in cases if os.environ.get("CASE", "") in each.name]
 # The launcher waits more than it works.
 with concurrent.futures.ThreadPoolExecutor(4) as pool:
-    for each, (result, folder) in zip(wanted, pool.map(run_case, wanted)):
-        judge(each, result, folder)
+    for each, outcome in zip(wanted, pool.map(run_case, wanted)):
+        judge(each, *outcome)
 check(state() == before, "decks, shards and checkpoints given to them are as they were")
 check(len(cases) >= 40, "%d cases" % len(cases))
 check_clean("broken inputs", ".")

@@ -9,7 +9,10 @@ same order.
 
 import os
 import random
+import re
 import signal
+
+import numpy as np
 
 from whole_run import (
     N_BATCHES,
@@ -36,6 +39,7 @@ INTERRUPTED = 75
 
 
 def stop_by_max_steps():
+    before = 0
     for stop in (3, N_BATCHES, 11, 2 * N_BATCHES):
         result = expect(
             hirl(
@@ -48,6 +52,10 @@ def stop_by_max_steps():
             "max_steps = %d: restarted unless it is the first" % stop,
         )
         check_same_bits("max_steps = %d" % stop, "straight", "stopped", stop)
+        changed = re.findall(r"the deck changed: (.*)", result.text)
+        expected = ["run%%max_steps: %d -> %d" % (before, stop)] if stop > 3 else []
+        check(changed == expected, "max_steps = %d: the log says what changed: %s" % (stop, changed))
+        before = stop
     expect(hirl("deck.nml", "run%output='stopped'", "knn%every_epochs=1"), 0)
     check_same_bits("max_steps", "straight", "stopped", N_STEPS)
     check_metrics("max_steps", "stopped", N_STEPS, KNN)
@@ -140,6 +148,22 @@ def other_states():
         check_same_bits(name, name + "_straight", name + "_stopped", 10)
 
 
+def warm_start():
+    """A hierarchy starts from the encoders of a run without one, and draws what only it has."""
+    path = checkpoint_path("plain_straight", 10)
+    args = ("deck.nml", "run%output='warm'", "run%max_steps=1", "optim%lr=0", "optim%weight_decay=0")
+    result = expect(hirl(*args, "checkpoint%%init_from='%s'" % path), 0)
+    check("lacks /model/projection.0." in result.text, "warm start: a warning names what is drawn")
+    warm, plain = read_checkpoint(checkpoint_path("warm", 1)), read_checkpoint(path)
+    names = [name for name in plain if name.startswith("model/encoder_q.") and "running" not in name]
+    same = [name for name in names if np.array_equal(warm[name], plain[name])]
+    changed = [name for name in names if name not in same]
+    check(
+        len(same) > 20 and all("num_batches" in name for name in changed),
+        "warm start: %d arrays of the encoder are those of the file" % len(same),
+    )
+
+
 def damaged_newest():
     """The newest checkpoint is damaged: the one before is taken, with a warning, and the end is
     the same."""
@@ -176,5 +200,6 @@ stop_by_signal(
 )  # mpirun passes it on to all ranks
 kill()
 other_states()
+warm_start()
 check_clean("restart", ".")
 finish()

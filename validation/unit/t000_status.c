@@ -106,6 +106,7 @@ static void test_nearest(void) {
     CHECK_EQ_I(hirl_text_nearest("lr_rlue", keys, n), 5);
     CHECK_EQ_I(hirl_text_nearest("warmupepoch", keys, n), 4); // 2 edits of 11
     CHECK_EQ_I(hirl_text_nearest("lrr", keys, n), 0);
+    CHECK_EQ_I(hirl_text_nearest("rl", keys, n), 0);  // two neighbours swapped: one edit
     CHECK_EQ_I(hirl_text_nearest("zz", keys, n), -1); // two edits, but nothing in common
     CHECK_EQ_I(hirl_text_nearest("temperature", keys, n), -1);
     CHECK_EQ_I(hirl_text_nearest("weighty_decays_", keys, n), 3); // 3 of 15: within a third

@@ -116,6 +116,14 @@ static void test_distributions(void) {
     CHECK_CLOSE(moment[3], 0, 0, 5 * sqrt(15.0 / N));
     CHECK_CLOSE(moment[4], 3, 0, 5 * sqrt(96.0 / N));
 
+    // Many at a time: the same numbers (4 units in the last place of a double may become one of a float), at any split.
+    static float many[1000], part[700];
+    hirl_rng_t fresh = hirl_rng_make(3, HIRL_RNG_INIT, 1, 4, 1), one = fresh;
+    hirl_rng_normals(&fresh, 0, 1000, 0.5, many);
+    for (int i = 0; i < 1000; i++) CHECK_CLOSE(many[i], 0.5 * hirl_rng_normal(&one), 1.2e-7, 1e-15);
+    hirl_rng_normals(&fresh, 255, 700, 0.5, part);
+    CHECK(memcmp(part, many + 255, sizeof part) == 0);
+
     // A remainder of 64 bits without rejection would draw the upper third with probability 1/4.
     const int64_t n = INT64_C(3) << 61;
     int count[3] = {0};
