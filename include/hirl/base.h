@@ -181,6 +181,14 @@ size_t hirl_mem_check_balance(void);
 #define HIRL_ALLOC(kind, n, ptr_p) \
     hirl_mem_calloc((kind), (size_t)(n), sizeof(**(ptr_p)), (void **)(ptr_p))
 
+// -------------------------------------------------------------------------------- fault points
+
+/// True at the n-th call with this name if the environment variable HIRL_FAULT holds "name:n" (several: separated by commas; n from
+/// 1). For tests of what the program survives; without the variable nothing is looked up.
+bool hirl_fault(const char *name);
+/// Ends the process as SIGKILL does at such a call.
+void hirl_fault_kill(const char *name);
+
 // -------------------------------------------------------------------------------- random numbers
 
 /// What a random number is for; streams of different purposes never overlap. Values are part of the

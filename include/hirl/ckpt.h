@@ -59,6 +59,32 @@ typedef struct hirl_ckpt_meta {
 hirl_status_t hirl_ckpt_write(const char *folder, const hirl_ckpt_meta_t *meta,
                               const hirl_ckpt_array_t *arrays, int n_arrays, int64_t keep);
 
+/// A copy of a run's state, to be written while the run goes on.
+typedef struct hirl_ckpt_snapshot hirl_ckpt_snapshot_t;
+/// Copies `meta` and its texts. Not collective, like everything of snapshots and the writer.
+hirl_status_t hirl_ckpt_snapshot_create(const hirl_ckpt_meta_t *meta,
+                                        hirl_ckpt_snapshot_t **snapshot_p);
+void hirl_ckpt_snapshot_destroy(hirl_ckpt_snapshot_t **snapshot);
+/// Adds an array; the caller fills *data_p (owned by the snapshot). Errors: HIRL_ERR_MEMORY.
+hirl_status_t hirl_ckpt_snapshot_add(hirl_ckpt_snapshot_t *snapshot, const char *name,
+                                     hirl_ckpt_type_t type, int n_axes, const int64_t *shape,
+                                     void **data_p);
+
+/// Writes snapshots in a thread of its own, one at a time. While it is busy no other thread of the process may use HDF5.
+typedef struct hirl_ckpt_writer hirl_ckpt_writer_t;
+/// Errors: HIRL_ERR_MEMORY, HIRL_ERR_IO (no thread can be started).
+hirl_status_t hirl_ckpt_writer_create(hirl_ckpt_writer_t **writer_p);
+/// Waits for what is being written.
+void hirl_ckpt_writer_destroy(hirl_ckpt_writer_t **writer);
+/// Waits until the writer is idle, then hands the snapshot over; as hirl_ckpt_write. What became of the one before is told by
+/// hirl_ckpt_writer_wait only if it is called first.
+void hirl_ckpt_writer_submit(hirl_ckpt_writer_t *writer, const char *folder,
+                             HIRL_OWN hirl_ckpt_snapshot_t *snapshot, int64_t keep);
+/// Waits until the writer is idle. Returns, once, the outcome of the last write; HIRL_OK if there was none since.
+hirl_status_t hirl_ckpt_writer_wait(hirl_ckpt_writer_t *writer);
+/// Seconds spent writing so far.
+double hirl_ckpt_writer_seconds(hirl_ckpt_writer_t *writer);
+
 /// An open checkpoint. Not collective.
 typedef struct hirl_ckpt hirl_ckpt_t;
 

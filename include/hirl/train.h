@@ -44,6 +44,7 @@ typedef struct hirl_session {
     int n_registries, n_trainable;
     hirl_registry_t *registry[HIRL_MAX_REGISTRIES]; // trainable first
     hirl_optimizer_t *optimizer;                    // pre-training and probe
+    hirl_ckpt_writer_t *writer;                     // rank 0, from the first checkpoint on
 } hirl_session_t;
 
 /// Rules between keys of different groups that hold for any data and any number of ranks. Not collective. Errors: HIRL_ERR_DECK.
@@ -62,7 +63,12 @@ typedef struct hirl_progress {
     int64_t samples_seen;
 } hirl_progress_t;
 
-/// Writes the session's state to `<output>/checkpoints`. Errors are agreed on.
+/// Copies the session's state and writes it to `<output>/checkpoints` in the background, after what is still being written. A
+/// failure is a warning, now or at the next call: the state in memory goes on.
+void hirl_session_save_begin(hirl_session_t *session, const hirl_progress_t *progress);
+/// Waits for the background; true if the last checkpoint begun is on disk. Before anything else that uses HDF5.
+bool hirl_session_save_wait(hirl_session_t *session);
+/// Writes the state and waits for it. Errors are agreed on.
 hirl_status_t hirl_session_save(hirl_session_t *session, const hirl_progress_t *progress);
 /// Loads everything from an open checkpoint (rank 0's handle; NULL elsewhere) and sets progress. Errors: HIRL_ERR_MISMATCH with the lists of names.
 hirl_status_t hirl_session_load(hirl_session_t *session, const hirl_ckpt_t *ckpt,

@@ -203,6 +203,7 @@ static hirl_status_t write_arrays(hid_t file, const hirl_ckpt_sink_t *sink, cons
         HIRL_TRY_GOTO(write_array(file, path, links, layout, &sorted[i], &checksums[i]), status,
                       done);
         HIRL_TRY_GOTO(hirl_ckpt_sink_check(sink, path), status, done);
+        if (i == n_arrays / 2) hirl_fault_kill("checkpoint_half");
     }
 done:
     if (groups >= 0) H5Pclose(groups);
@@ -296,6 +297,7 @@ static hirl_status_t write_whole(const char *folder, const char *temporary, cons
     HIRL_TRY(sort_arrays(path, arrays, n_arrays, &sorted, &bytes));
     HIRL_TRY_GOTO(check_room(folder, path, bytes, n_arrays), status, done);
     HIRL_TRY_GOTO(write_temporary(temporary, path, meta, sorted, n_arrays), status, done);
+    if (meta) hirl_fault_kill("checkpoint_rename");
     if (rename(temporary, path) != 0) {
         status = HIRL_FAIL(HIRL_ERR_IO, "%s: cannot move it into place: %s", path, strerror(errno));
         unlink(temporary);
@@ -325,6 +327,7 @@ hirl_status_t hirl_ckpt_write(const char *folder, const hirl_ckpt_meta_t *meta,
     HIRL_TRY(hirl_path_make_folder(folder));
     hirl_ckpt_folder_remove_stale(folder);
     HIRL_TRY(write_whole(folder, temporary, path, meta, arrays, n_arrays));
+    hirl_fault_kill("checkpoint_keep");
     hirl_ckpt_folder_keep(folder, meta->step, keep);
     return HIRL_OK;
 }

@@ -298,6 +298,7 @@ static hirl_status_t run_restart(lloyd_t *t, int redo, double *objective_p, int6
     HIRL_TRY(copy_rows(t, t->permutation));
     *n_splits_p = 0;
     for (int iter = 0; iter < t->cfg->n_iter; iter++) {
+        hirl_fault_kill("cluster");
         const bool is_wanted = iter + 1 == t->cfg->n_iter || t->cfg->is_verbose;
         const double objective_scale = is_wanted ? objective_scale_of(t) : 0;
         HIRL_TRY(assign_rows(t));

@@ -101,6 +101,7 @@ hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, 
 void hirl_session_destroy(hirl_session_t **session) {
     if (!session || !*session) return;
     hirl_session_t *s = *session;
+    hirl_ckpt_writer_destroy(&s->writer);
     hirl_optimizer_destroy(&s->optimizer);
     hirl_method_destroy(&s->method);
     hirl_shard_set_close(&s->train);

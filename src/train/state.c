@@ -8,20 +8,10 @@
 
 // ---------------------------------------------------------------------------------------------- saving
 
-typedef struct list {
+typedef struct saver {
     hirl_backend_t *backend;
-    hirl_ckpt_array_t *arrays;
-    int n, capacity;
-} list_t;
-
-static void list_reset(list_t *list) {
-    for (int i = 0; i < list->n; ++i) {
-        hirl_mem_free((void *)(uintptr_t)list->arrays[i].name);
-        hirl_mem_free((void *)(uintptr_t)list->arrays[i].data);
-    }
-    hirl_mem_free(list->arrays);
-    *list = (list_t){0};
-}
+    hirl_ckpt_snapshot_t *snapshot;
+} saver_t;
 
 static size_t type_size(hirl_ckpt_type_t type) {
     static const size_t size[] = {[HIRL_CKPT_F32] = 4,
@@ -38,45 +28,21 @@ static int64_t count_of(int n_axes, const int64_t *shape) {
     return n;
 }
 
-// A snapshot: name and data are copied, so that the state may move on while the file is written.
-static hirl_status_t list_add(list_t *list, const char *name, hirl_ckpt_type_t type, int n_axes,
-                              const int64_t *shape, void **data_p) {
-    char *copy = NULL;
-    void *data = NULL;
-    if (list->n == list->capacity) {
-        int capacity = list->capacity ? 2 * list->capacity : 256;
-        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_GENERAL, (size_t)capacity * sizeof *list->arrays,
-                                  (void **)&list->arrays));
-        list->capacity = capacity;
-    }
-    HIRL_TRY(hirl_mem_alloc(HIRL_MEM_GENERAL, strlen(name) + 1, (void **)&copy));
-    memcpy(copy, name, strlen(name) + 1);
-    hirl_status_t status =
-        hirl_mem_alloc(HIRL_MEM_PARAM, (size_t)count_of(n_axes, shape) * type_size(type), &data);
-    if (status != HIRL_OK) {
-        hirl_mem_free(copy);
-        return status;
-    }
-    hirl_ckpt_array_t *array = &list->arrays[list->n++];
-    *array = (hirl_ckpt_array_t){.name = copy, .type = type, .n_axes = n_axes, .data = data};
-    if (n_axes > 0) memcpy(array->shape, shape, (size_t)n_axes * sizeof *shape);
-    *data_p = data;
-    return HIRL_OK;
-}
-
 static hirl_status_t save_array(void *ctx, const char *name, hirl_ckpt_type_t type, int n_axes,
                                 const int64_t *shape, void *data) {
+    const saver_t *saver = ctx;
     void *copy;
-    HIRL_TRY(list_add(ctx, name, type, n_axes, shape, &copy));
+    HIRL_TRY(hirl_ckpt_snapshot_add(saver->snapshot, name, type, n_axes, shape, &copy));
     memcpy(copy, data, (size_t)count_of(n_axes, shape) * type_size(type));
     return HIRL_OK;
 }
 
 static hirl_status_t save_tensor(void *ctx, const char *name, const hirl_tensor_t *tensor) {
-    list_t *list = ctx;
+    const saver_t *saver = ctx;
     void *copy;
-    HIRL_TRY(list_add(list, name, HIRL_CKPT_F32, tensor->shape.n_axes, tensor->shape.dim, &copy));
-    return hirl_backend_download(list->backend, tensor, copy);
+    HIRL_TRY(hirl_ckpt_snapshot_add(saver->snapshot, name, HIRL_CKPT_F32, tensor->shape.n_axes,
+                                    tensor->shape.dim, &copy));
+    return hirl_backend_download(saver->backend, tensor, copy);
 }
 
 typedef hirl_status_t (*visit_tensor_t)(void *ctx, const char *name, const hirl_tensor_t *tensor);
@@ -107,18 +73,13 @@ static hirl_status_t checkpoint_folder(const hirl_session_t *s,
     return hirl_text_format(folder, HIRL_DECK_TEXT_MAX + 16, "%s/checkpoints", s->run->output);
 }
 
-static hirl_status_t save_on_root(hirl_session_t *s, const hirl_progress_t *progress) {
-    char folder[HIRL_DECK_TEXT_MAX + 16];
-    list_t list = {.backend = s->backend};
+static hirl_status_t take_snapshot(hirl_session_t *s, const hirl_progress_t *progress,
+                                   hirl_ckpt_snapshot_t **snapshot_p) {
+    saver_t saver = {.backend = s->backend};
     hirl_text_t deck = {0};
     hirl_state_t state = {
-        .is_loading = false, .ctx = &list, .visit = save_array, .visit_tensor = save_tensor};
-    hirl_status_t status = HIRL_OK;
-    HIRL_TRY_GOTO(checkpoint_folder(s, folder), status, done);
-    HIRL_TRY_GOTO(hirl_path_make_folder(folder), status, done);
-    HIRL_TRY_GOTO(hirl_deck_write_text(s->deck, true, &deck), status, done);
-    HIRL_TRY_GOTO(visit_model(s, save_tensor, &list), status, done);
-    HIRL_TRY_GOTO(visit_rest(s, &state), status, done);
+        .is_loading = false, .ctx = &saver, .visit = save_array, .visit_tensor = save_tensor};
+    hirl_status_t status = hirl_deck_write_text(s->deck, true, &deck);
     hirl_ckpt_meta_t meta = {.step = progress->step,
                              .epoch = progress->epoch,
                              .batch = progress->batch,
@@ -127,16 +88,56 @@ static hirl_status_t save_on_root(hirl_session_t *s, const hirl_progress_t *prog
                              .method = s->run->method,
                              .hierarchy = s->run->hierarchy,
                              .deck = deck.data ? deck.data : ""};
-    status = hirl_ckpt_write(folder, &meta, list.arrays, list.n, s->ckpt->keep);
-done:
-    list_reset(&list);
+    if (status == HIRL_OK) status = hirl_ckpt_snapshot_create(&meta, &saver.snapshot);
     hirl_text_reset(&deck);
+    HIRL_TRY(status);
+    HIRL_TRY_GOTO(visit_model(s, save_tensor, &saver), status, err);
+    HIRL_TRY_GOTO(visit_rest(s, &state), status, err);
+    *snapshot_p = saver.snapshot;
+    return HIRL_OK;
+err:
+    hirl_ckpt_snapshot_destroy(&saver.snapshot);
     return status;
 }
 
+static hirl_status_t begin_save(hirl_session_t *s, const hirl_progress_t *progress) {
+    char folder[HIRL_DECK_TEXT_MAX + 16];
+    hirl_ckpt_snapshot_t *snapshot = NULL;
+    HIRL_TRY(checkpoint_folder(s, folder));
+    if (!s->writer) HIRL_TRY(hirl_ckpt_writer_create(&s->writer));
+    HIRL_TRY(take_snapshot(s, progress, &snapshot));
+    hirl_ckpt_writer_submit(s->writer, folder, snapshot, s->ckpt->keep);
+    return HIRL_OK;
+}
+
+// The state in memory is worth more than the missing file: training goes on to the next attempt.
+static void warn_of_failure(void) {
+    hirl_log_root(HIRL_LOG_WARN,
+                  "a checkpoint could not be written: %s. The run goes on; the next "
+                  "one is tried when it is due",
+                  hirl_error_text_view());
+}
+
+void hirl_session_save_begin(hirl_session_t *s, const hirl_progress_t *progress) {
+    if (hirl_world_rank(s->world) != 0) return;
+    if (s->writer && hirl_ckpt_writer_wait(s->writer) != HIRL_OK) warn_of_failure();
+    if (begin_save(s, progress) != HIRL_OK) warn_of_failure();
+}
+
 hirl_status_t hirl_session_save(hirl_session_t *s, const hirl_progress_t *progress) {
-    return hirl_par_agree(s->world,
-                          hirl_world_rank(s->world) == 0 ? save_on_root(s, progress) : HIRL_OK);
+    hirl_status_t status = HIRL_OK;
+    if (hirl_world_rank(s->world) == 0) {
+        if (s->writer && hirl_ckpt_writer_wait(s->writer) != HIRL_OK) warn_of_failure();
+        status = begin_save(s, progress);
+        if (status == HIRL_OK) status = hirl_ckpt_writer_wait(s->writer);
+    }
+    return hirl_par_agree(s->world, status);
+}
+
+bool hirl_session_save_wait(hirl_session_t *s) {
+    int32_t is_written = !s->writer || hirl_ckpt_writer_wait(s->writer) == HIRL_OK;
+    if (!is_written) warn_of_failure();
+    return hirl_par_broadcast(s->world, &is_written, 1, HIRL_PAR_I32, 0) == HIRL_OK && is_written;
 }
 
 // ---------------------------------------------------------------------------------------------- loading

@@ -14,7 +14,8 @@ typedef struct trainer {
     hirl_progress_t at;
     int64_t n_batches; // per epoch
     int64_t n_steps;   // of the whole run
-    int64_t saved_step;
+    int64_t saved_step, n_saves;
+    double stall_seconds; // of training, by checkpoints
     double lr;
     hirl_train_result_t result;
 } trainer_t;
@@ -44,13 +45,26 @@ static bool is_due(const trainer_t *t, double every_epochs) {
     return every > 0 && t->at.step % every == 0;
 }
 
-static hirl_status_t save(trainer_t *t) {
-    double start = hirl_time_now();
-    if (t->saved_step == t->at.step) return HIRL_OK;
+// A checkpoint on the way: training waits for the copy of the state only.
+static void save_begin(trainer_t *t) {
+    double start = hirl_time_now(), stall;
+    if (t->saved_step == t->at.step) return;
+    hirl_session_save_begin(t->s, &t->at);
+    t->saved_step = t->at.step;
+    stall = hirl_time_now() - start;
+    t->stall_seconds += stall;
+    ++t->n_saves;
+    hirl_log_root(HIRL_LOG_DEBUG, "checkpoint: step = %lld stall_seconds = %.3f",
+                  (long long)t->at.step, stall);
+}
+
+// The last one: it is on disk, or the run has failed.
+static hirl_status_t save_end(trainer_t *t) {
+    bool is_written = hirl_session_save_wait(t->s);
+    if (is_written && t->saved_step == t->at.step) return HIRL_OK;
     HIRL_TRY(hirl_session_save(t->s, &t->at));
     t->saved_step = t->at.step;
-    hirl_log_root(HIRL_LOG_DEBUG, "checkpoint: step = %lld seconds = %.3f", (long long)t->at.step,
-                  hirl_time_now() - start);
+    ++t->n_saves;
     return HIRL_OK;
 }
 
@@ -126,7 +140,7 @@ static hirl_status_t run_epoch(trainer_t *t) {
         bool is_save_due = is_due(t, s->ckpt->every_epochs) ||
                            (s->ckpt->every_steps > 0 && t->at.step % s->ckpt->every_steps == 0);
         if (is_due(t, s->knn->every_epochs) && t->at.step < t->n_steps) HIRL_TRY(evaluate(t));
-        if (is_save_due || t->result.is_interrupted) HIRL_TRY(save(t));
+        if (is_save_due) save_begin(t);
     }
     return HIRL_OK;
 }
@@ -246,6 +260,13 @@ static void final_table(const trainer_t *t) {
         "time            %s, steps %s (data %.0f %%, compute %.0f %%, communication %.0f %%)",
         hirl_text_duration(total, r->total_seconds), hirl_text_duration(train, r->train_seconds),
         inv * times.data, inv * times.compute, inv * times.reduce);
+    if (t->n_saves > 0 && t->s->writer)
+        hirl_log_root(HIRL_LOG_INFO,
+                      "checkpoints     %lld, %.1f s in the background, training waited %.2f s "
+                      "(%.2f %%)",
+                      (long long)t->n_saves, hirl_ckpt_writer_seconds(t->s->writer),
+                      t->stall_seconds,
+                      r->total_seconds > 0 ? 100.0 * t->stall_seconds / r->total_seconds : 0.0);
     hirl_log_root(HIRL_LOG_INFO, "peak memory     %s (rank 0)",
                   hirl_text_bytes(memory, (double)hirl_mem_peak(HIRL_MEM_KIND_COUNT)));
     for (int i = 0; r->has_knn && i < r->knn.n_k; ++i)
@@ -257,7 +278,7 @@ static void final_table(const trainer_t *t) {
 
 static hirl_status_t run(trainer_t *t) {
     while (!is_finished(t)) HIRL_TRY(run_epoch(t));
-    HIRL_TRY(save(t));
+    HIRL_TRY(save_end(t));
     if (t->at.step >= t->n_steps) HIRL_TRY(evaluate(t));
     return HIRL_OK;
 }

@@ -186,7 +186,7 @@ def error_lines(text):
 class Started:
     """A run under way, for signals."""
 
-    def __init__(self, *args, ranks=2):
+    def __init__(self, *args, ranks=2, env=None):
         self.command = command_of(args, ranks, HIRL)
         self.ranks = ranks
         self.start = time.monotonic()
@@ -196,7 +196,7 @@ class Started:
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
-            env=environment(),
+            env=env or environment(),
             start_new_session=True,
         )
 
