@@ -1,73 +1,174 @@
-// The run's log: one JSON line per interval in metrics.jsonl, a progress bar on a terminal, plain lines elsewhere. Numbers in a line are means over the
-// interval and over ranks. A restart drops the lines beyond its checkpoint, so that no step appears twice.
+// The run's log: one JSON line per interval in metrics.jsonl and the same as TensorBoard's scalars, a report to look at, a progress bar on a terminal, plain
+// lines elsewhere. Numbers in a line are means over the interval and over ranks. metrics.jsonl holds everything, the other files are made from it. A restart
+// drops the lines beyond its checkpoint, so that no step appears twice, and goes on with the sums of the interval that the checkpoint fell into.
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "run_log_impl.h"
 #include "train_impl.h"
 
-enum { N_VALUES = 2 * HIRL_MAX_TERMS + 2 };
+enum { N_VALUES = 2 * HIRL_MAX_TERMS + 2, N_NAMED = 2 * HIRL_MAX_TERMS };
 
 struct run_log {
     hirl_session_t *session;
-    FILE *file; // rank 0
-    int64_t n_steps, first_step;
+    append_t metrics; // rank 0
+    events_t *events; // rank 0
+    char path[HIRL_DECK_TEXT_MAX + 32];
+    int64_t n_steps, first_step, step;
     int64_t n_interval;
     double sum[N_VALUES]; // losses, metrics, total, gradient norm
+    char name[N_NAMED][HIRL_TERM_NAME_MAX + 8];
     step_times_t interval, total;
     double start, last_line;
     double last_loss;
+    int64_t last_knn;     // step of the last evaluation in the file, -1: none
+    int64_t open_step;    // whose open interval is in the file
+    metrics_line_t *open; // rank 0, until the first step: sums to go on with
+    metrics_line_t line;  // scratch
+    char text[METRICS_LINE_MAX];
 };
 
 // ---------------------------------------------------------------------------------------------- file
 
-static int64_t line_step(const char *line) {
-    const char *at = strstr(line, "\"step\": ");
-    return at ? strtoll(at + 8, NULL, 10) : -1;
+static double wall_time(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-// Lines up to the step that the run starts from. A run that was done evaluates its last step once more: the line of that goes.
-static bool is_kept(const char *line, int64_t first_step, int64_t n_steps) {
-    int64_t step = line_step(line);
-    bool is_evaluation = strstr(line, "\"samples_seen\": ") == NULL;
-    return step >= 0 && step <= first_step && !(is_evaluation && step >= n_steps);
+// What a file holds that a run finds.
+typedef struct found {
+    int64_t last_step; // -1: no line
+    bool has_lines;
+} found_t;
+
+// Errors: HIRL_ERR_IO; a file that is absent has no lines.
+static hirl_status_t open_to_read(const run_log_t *log, FILE **file_p) {
+    *file_p = fopen(log->path, "r");
+    HIRL_REQUIRE(*file_p || errno == ENOENT, HIRL_ERR_IO, "%s: cannot be read: %s", log->path,
+                 strerror(errno));
+    return HIRL_OK;
 }
 
-// Rewrites the file without lines that this run will write, and without a cut-off last line.
-static hirl_status_t keep_lines(const char *path, int64_t first_step, int64_t n_steps) {
-    hirl_text_t kept = {0};
-    char *line = NULL;
-    size_t capacity = 0;
-    ssize_t size;
+static hirl_status_t look(run_log_t *log, found_t *found_p) {
+    FILE *file;
     hirl_status_t status = HIRL_OK;
-    FILE *file = fopen(path, "r");
-    if (!file)
-        return errno == ENOENT
-                   ? HIRL_OK
-                   : HIRL_FAIL(HIRL_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
-    while (status == HIRL_OK && (size = getline(&line, &capacity, file)) > 0)
-        if (line[size - 1] == '\n' && is_kept(line, first_step, n_steps))
-            status = hirl_text_append(&kept, "%s", line);
+    *found_p = (found_t){.last_step = -1};
+    HIRL_TRY(open_to_read(log, &file));
+    while (file && status == HIRL_OK && metrics_read(file, log->text)) {
+        const metrics_line_t *line = &log->line;
+        if (!metrics_parse(log->text, &log->line)) continue;
+        if (line->kind == METRICS_STEPS && line->step > found_p->last_step)
+            found_p->last_step = line->step;
+        if (line->step > log->first_step) continue;
+        if (line->kind == METRICS_KNN) log->last_knn = line->step;
+        if (line->kind != METRICS_OPEN || line->step != log->first_step) continue;
+        if (!log->open) status = HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &log->open);
+        if (status == HIRL_OK) *log->open = *line;
+    }
+    if (file) fclose(file);
+    return status;
+}
+
+// A line of less than an interval that ended a run is in the way of the whole one, once the run goes on.
+static bool is_kept(const run_log_t *log, const metrics_line_t *line, int64_t without_knn) {
+    bool is_superseded = log->open && log->first_step < log->n_steps &&
+                         line->step == log->first_step && metrics_has(line, "partial_steps");
+    return line->step <= log->first_step && !is_superseded &&
+           !(line->kind == METRICS_KNN && line->step == without_knn);
+}
+
+// Rewrites the file without lines that this run will write, and without what is no line; leaves it alone if there are none of those.
+static hirl_status_t keep_lines(run_log_t *log, int64_t without_knn) {
+    hirl_text_t kept = {0};
+    hirl_status_t status = HIRL_OK;
+    FILE *file;
+    HIRL_TRY(open_to_read(log, &file));
+    if (!file) return HIRL_OK;
+    while (status == HIRL_OK && metrics_read(file, log->text))
+        if (metrics_parse(log->text, &log->line) && is_kept(log, &log->line, without_knn))
+            status = hirl_text_append(&kept, "%s", log->text);
+    bool is_changed = (size_t)ftello(file) != kept.size;
     fclose(file);
-    free(line);
-    if (status == HIRL_OK)
-        status = hirl_path_write_whole(path, kept.data ? kept.data : "", kept.size);
+    if (status == HIRL_OK && is_changed)
+        status = hirl_path_write_whole(log->path, kept.data ? kept.data : "", kept.size);
     hirl_text_reset(&kept);
     return status;
 }
 
-static hirl_status_t open_file(run_log_t *log) {
-    char path[HIRL_DECK_TEXT_MAX + 32];
+// Rank 0. `without_knn`: the step whose evaluation goes, -1: none.
+static hirl_status_t open_files(run_log_t *log, int64_t without_knn) {
+    append_close(&log->metrics);
+    events_destroy(&log->events);
+    HIRL_TRY(keep_lines(log, without_knn));
+    HIRL_TRY(append_open(log->path, false, &log->metrics));
+    return events_create(log->session->run->output, log->path, &log->events);
+}
+
+// What a kill left of files that were being written whole; nobody writes one now.
+static void remove_temporaries(const char *folder) {
+    static const char *const begin[] = {".deck.", ".metrics.jsonl-", ".report.html-"};
+    DIR *dir = opendir(folder);
+    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
+        size_t n = strlen(entry->d_name);
+        bool is_temporary = n > 4 && strcmp(entry->d_name + n - 4, ".tmp") == 0;
+        for (size_t i = 0; is_temporary && i < sizeof begin / sizeof *begin; ++i)
+            if (strncmp(entry->d_name, begin[i], strlen(begin[i])) == 0)
+                (void)unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    if (dir) closedir(dir);
+}
+
+// A line is built as text, and goes to all files.
+static hirl_status_t write_line(run_log_t *log, hirl_text_t *text, hirl_status_t status) {
+    if (status == HIRL_OK) status = hirl_text_append(text, ", \"time\": %.3f}\n", wall_time());
+    if (status == HIRL_OK && log->metrics.is_open) {
+        append_record(&log->metrics, text->data, text->size);
+        if (metrics_parse(text->data, &log->line)) events_add(log->events, &log->line);
+    }
+    hirl_text_reset(text);
+    return status;
+}
+
+static hirl_status_t write_restart(run_log_t *log, const found_t *found) {
+    hirl_text_t text = {0};
+    int64_t n_lost = found->last_step > log->first_step ? found->last_step - log->first_step : 0;
+    hirl_status_t status = hirl_text_append(
+        &text, "{\"step\": %lld, \"restart\": true, \"steps_again\": %lld, \"ranks\": %d",
+        (long long)log->first_step, (long long)n_lost, hirl_world_size(log->session->world));
+    return write_line(log, &text, status);
+}
+
+static hirl_status_t open_log(run_log_t *log) {
+    found_t found;
     if (hirl_world_rank(log->session->world) != 0) return HIRL_OK;
-    HIRL_TRY(hirl_text_format(path, sizeof path, "%s/metrics.jsonl", log->session->run->output));
-    HIRL_TRY(keep_lines(path, log->first_step, log->n_steps));
-    log->file = fopen(path, "a");
-    HIRL_REQUIRE(log->file, HIRL_ERR_IO, "%s: cannot be opened for append: %s", path,
-                 strerror(errno));
-    return HIRL_OK;
+    HIRL_TRY(hirl_text_format(log->path, sizeof log->path, "%s/metrics.jsonl",
+                              log->session->run->output));
+    remove_temporaries(log->session->run->output);
+    HIRL_TRY(look(log, &found));
+    HIRL_TRY(open_files(log, -1));
+    bool is_again = log->first_step > 0 || found.last_step >= 0;
+    return is_again && log->first_step < log->n_steps ? write_restart(log, &found) : HIRL_OK;
+}
+
+// The interval that a checkpoint fell into goes on. Its sums are rank 0's alone from here on, as only sums over ranks are looked at.
+static hirl_status_t resume_interval(run_log_t *log) {
+    hirl_world_t *world = log->session->world;
+    if (log->open) {
+        double n = metrics_number(log->open, "open_steps", 0);
+        log->n_interval = n >= 1 && n < 1e15 ? (int64_t)n : 0;
+        log->interval = (step_times_t){.data = metrics_number(log->open, "open_t_data", 0),
+                                       .compute = metrics_number(log->open, "open_t_compute", 0),
+                                       .reduce = metrics_number(log->open, "open_t_comm", 0),
+                                       .total = metrics_number(log->open, "open_t_step", 0)};
+    }
+    return hirl_par_broadcast(world, &log->n_interval, 1, HIRL_PAR_I64, 0);
 }
 
 hirl_status_t run_log_create(hirl_session_t *session, int64_t first_step, int64_t n_steps,
@@ -75,11 +176,13 @@ hirl_status_t run_log_create(hirl_session_t *session, int64_t first_step, int64_
     run_log_t *log = NULL;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &log));
     log->session = session;
-    log->first_step = first_step;
+    log->first_step = log->step = log->open_step = first_step;
     log->n_steps = n_steps;
     log->start = hirl_time_now();
     log->last_loss = NAN;
-    hirl_status_t status = hirl_par_agree(session->world, open_file(log));
+    log->last_knn = -1;
+    hirl_status_t status = hirl_par_agree(session->world, open_log(log));
+    if (status == HIRL_OK) status = resume_interval(log);
     if (status != HIRL_OK) {
         run_log_destroy(&log);
         return status;
@@ -90,24 +193,23 @@ hirl_status_t run_log_create(hirl_session_t *session, int64_t first_step, int64_
 
 void run_log_destroy(run_log_t **log) {
     if (!log || !*log) return;
-    if ((*log)->file) fclose((*log)->file);
+    append_close(&(*log)->metrics);
+    events_destroy(&(*log)->events);
+    hirl_mem_free((*log)->open);
     hirl_mem_free(*log);
     *log = NULL;
-}
-
-static hirl_status_t write_line(run_log_t *log, hirl_text_t *text, hirl_status_t status) {
-    if (status == HIRL_OK && log->file &&
-        (fputs(text->data, log->file) < 0 || fflush(log->file) != 0))
-        hirl_log_root(HIRL_LOG_WARN, "metrics.jsonl: a line could not be written: %s",
-                      strerror(errno)); // the training goes on
-    hirl_text_reset(text);
-    return status;
 }
 
 // JSON has no NaN or infinity.
 static hirl_status_t append_number(hirl_text_t *text, const char *name, double value) {
     return isfinite(value) ? hirl_text_append(text, ", \"%s\": %.8g", name, value)
                            : hirl_text_append(text, ", \"%s\": null", name);
+}
+
+// With all its bits.
+static hirl_status_t append_exact(hirl_text_t *text, const char *name, double value) {
+    return isfinite(value) ? hirl_text_append(text, ", \"open_%s\": %.17g", name, value)
+                           : hirl_text_append(text, ", \"open_%s\": null", name);
 }
 
 // ---------------------------------------------------------------------------------------------- steps
@@ -150,53 +252,85 @@ static void show(run_log_t *log, const hirl_progress_t *progress, double epoch, 
                   inv * t->data, inv * t->compute, inv * t->reduce);
 }
 
+// Names of the sums, in their order; "" has none. Sums that a restart goes on with are known by name: another order or more terms do no harm.
+static hirl_status_t name_sums(run_log_t *log, const hirl_step_result_t *result) {
+    for (int i = 0; i < result->n_losses; ++i)
+        HIRL_TRY(
+            hirl_text_format(log->name[i], sizeof log->name[i], "loss_%s", result->loss_name[i]));
+    for (int i = 0; i < result->n_metrics; ++i)
+        HIRL_TRY(hirl_text_format(log->name[HIRL_MAX_TERMS + i], sizeof log->name[i], "%s",
+                                  result->metric_name[i]));
+    return HIRL_OK;
+}
+
+static const char *sum_name(const run_log_t *log, int i) {
+    if (i < N_NAMED) return log->name[i];
+    return i == N_NAMED ? "loss" : "grad_norm";
+}
+
+// Means over ranks are in the file, and sums over ranks are wanted.
+static void resume_sums(run_log_t *log) {
+    char name[sizeof log->name[0] + 8];
+    for (int i = 0; log->open && i < N_VALUES; ++i)
+        if (sum_name(log, i)[0] &&
+            hirl_text_format(name, sizeof name, "open_%s", sum_name(log, i)) == HIRL_OK)
+            log->sum[i] = metrics_number(log->open, name, 0) * hirl_world_size(log->session->world);
+    hirl_mem_free(log->open);
+    log->open = NULL;
+}
+
+static hirl_status_t mean_sums(const run_log_t *log, double mean[N_VALUES]) {
+    hirl_world_t *world = log->session->world;
+    memcpy(mean, log->sum, sizeof log->sum);
+    HIRL_TRY(hirl_par_all_reduce(world, mean, N_VALUES, HIRL_PAR_F64, HIRL_PAR_SUM));
+    for (int i = 0; i < N_VALUES; ++i) mean[i] /= hirl_world_size(world);
+    return HIRL_OK;
+}
+
 static hirl_status_t write_step(run_log_t *log, const hirl_progress_t *progress, double epoch,
-                                double lr, const hirl_step_result_t *result, const double *mean) {
+                                double lr, const double *mean, bool is_partial) {
     hirl_text_t text = {0};
     const step_times_t *t = &log->interval;
     double n = (double)log->n_interval, rate = n * (double)batch_size(log) / t->total;
     hirl_status_t status = hirl_text_append(
         &text, "{\"step\": %lld, \"epoch\": %.6f, \"samples_seen\": %lld, \"lr\": %.8g",
         (long long)progress->step, epoch, (long long)progress->samples_seen, lr);
-    for (int i = 0; status == HIRL_OK && i < result->n_losses; ++i) {
-        char name[HIRL_TERM_NAME_MAX + 8];
-        status = hirl_text_format(name, sizeof name, "loss_%s", result->loss_name[i]);
-        if (status == HIRL_OK) status = append_number(&text, name, mean[i]);
-    }
-    for (int i = 0; status == HIRL_OK && i < result->n_metrics; ++i)
-        status = append_number(&text, result->metric_name[i], mean[HIRL_MAX_TERMS + i]);
-    if (status == HIRL_OK) status = append_number(&text, "loss", mean[2 * HIRL_MAX_TERMS]);
-    if (status == HIRL_OK) status = append_number(&text, "grad_norm", mean[2 * HIRL_MAX_TERMS + 1]);
+    for (int i = 0; status == HIRL_OK && i < N_VALUES; ++i)
+        if (sum_name(log, i)[0]) status = append_number(&text, sum_name(log, i), mean[i] / n);
     if (status == HIRL_OK) status = append_number(&text, "images_per_s", rate);
     if (status == HIRL_OK)
         status = hirl_text_append(
-            &text, ", \"t_data\": %.6f, \"t_compute\": %.6f, \"t_comm\": %.6f, \"t_step\": %.6f}\n",
+            &text, ", \"t_data\": %.6f, \"t_compute\": %.6f, \"t_comm\": %.6f, \"t_step\": %.6f",
             t->data / n, t->compute / n, t->reduce / n, t->total / n);
+    if (status == HIRL_OK && is_partial)
+        status = hirl_text_append(&text, ", \"partial_steps\": %lld", (long long)log->n_interval);
     return write_line(log, &text, status);
 }
 
 hirl_status_t run_log_step(run_log_t *log, const hirl_progress_t *progress, double epoch, double lr,
                            const hirl_step_result_t *result, const step_times_t *times) {
     double mean[N_VALUES];
-    hirl_world_t *world = log->session->world;
+    HIRL_TRY(name_sums(log, result));
+    resume_sums(log);
     for (int i = 0; i < result->n_losses; ++i) log->sum[i] += result->loss[i];
     for (int i = 0; i < result->n_metrics; ++i) log->sum[HIRL_MAX_TERMS + i] += result->metric[i];
-    log->sum[2 * HIRL_MAX_TERMS] += result->total;
-    log->sum[2 * HIRL_MAX_TERMS + 1] += result->grad_norm;
+    log->sum[N_NAMED] += result->total;
+    log->sum[N_NAMED + 1] += result->grad_norm;
+    log->step = progress->step;
     ++log->n_interval;
     add_times(&log->interval, times);
     add_times(&log->total, times);
     bool is_last = progress->step >= log->n_steps;
-    if (progress->step % log->session->run->log_every != 0 && !is_last) return HIRL_OK;
-    memcpy(mean, log->sum, sizeof mean);
-    HIRL_TRY(hirl_par_all_reduce(world, mean, N_VALUES, HIRL_PAR_F64, HIRL_PAR_SUM));
-    for (int i = 0; i < N_VALUES; ++i) mean[i] /= (double)log->n_interval * hirl_world_size(world);
-    log->last_loss = mean[2 * HIRL_MAX_TERMS];
-    if (hirl_world_rank(world) == 0) {
-        HIRL_TRY(write_step(log, progress, epoch, lr, result, mean));
+    bool is_whole = progress->step % log->session->run->log_every == 0;
+    if (!is_whole && !is_last) return HIRL_OK;
+    HIRL_TRY(mean_sums(log, mean));
+    log->last_loss = mean[N_NAMED] / (double)log->n_interval;
+    if (hirl_world_rank(log->session->world) == 0) {
+        HIRL_TRY(write_step(log, progress, epoch, lr, mean, !is_whole));
         show(log, progress, epoch, lr, log->last_loss,
              (double)(log->n_interval * batch_size(log)) / log->interval.total);
     }
+    if (!is_whole) return HIRL_OK; // a later run may go on with it
     memset(log->sum, 0, sizeof log->sum);
     log->interval = (step_times_t){0};
     log->n_interval = 0;
@@ -206,6 +340,10 @@ hirl_status_t run_log_step(run_log_t *log, const hirl_progress_t *progress, doub
 hirl_status_t run_log_knn(run_log_t *log, const hirl_progress_t *progress, double epoch,
                           const hirl_knn_result_t *result) {
     hirl_text_t text = {0};
+    // a run that was done evaluates its last step once more
+    if (log->metrics.is_open && log->last_knn == progress->step)
+        HIRL_TRY(open_files(log, progress->step));
+    log->last_knn = progress->step;
     hirl_status_t status = hirl_text_append(&text, "{\"step\": %lld, \"epoch\": %.6f",
                                             (long long)progress->step, epoch);
     for (int i = 0; status == HIRL_OK && i < result->n_k; ++i) {
@@ -215,8 +353,33 @@ hirl_status_t run_log_knn(run_log_t *log, const hirl_progress_t *progress, doubl
                                   (long long)result->k[i], result->top1[i], (long long)result->k[i],
                                   result->top5[i]);
     }
-    if (status == HIRL_OK) status = hirl_text_append(&text, "}\n");
     return write_line(log, &text, status);
+}
+
+static hirl_status_t write_open(run_log_t *log, const double *mean) {
+    hirl_text_t text = {0};
+    const step_times_t *t = &log->interval;
+    hirl_status_t status = hirl_text_append(&text, "{\"step\": %lld, \"open_steps\": %lld",
+                                            (long long)log->step, (long long)log->n_interval);
+    for (int i = 0; status == HIRL_OK && i < N_VALUES; ++i)
+        if (sum_name(log, i)[0]) status = append_exact(&text, sum_name(log, i), mean[i]);
+    if (status == HIRL_OK) status = append_exact(&text, "t_data", t->data);
+    if (status == HIRL_OK) status = append_exact(&text, "t_compute", t->compute);
+    if (status == HIRL_OK) status = append_exact(&text, "t_comm", t->reduce);
+    if (status == HIRL_OK) status = append_exact(&text, "t_step", t->total);
+    return write_line(log, &text, status);
+}
+
+hirl_status_t run_log_flush(run_log_t *log) {
+    double mean[N_VALUES];
+    if (log->n_interval > 0 && log->step > log->open_step) {
+        log->open_step = log->step;
+        HIRL_TRY(mean_sums(log, mean));
+        if (hirl_world_rank(log->session->world) == 0) HIRL_TRY(write_open(log, mean));
+    }
+    append_sync(&log->metrics);
+    events_sync(log->events);
+    return HIRL_OK;
 }
 
 double run_log_last_loss(const run_log_t *log) { return log->last_loss; }

@@ -146,7 +146,7 @@ static const hirl_key_t run_keys[] = {
     HIRL_ROW_INT(hirl_run_cfg_t, threads, "0", 0, 4096, "threads",
                  "Compute threads per rank; 0: the rank's share of the CPUs it may use."),
     HIRL_ROW_INT(hirl_run_cfg_t, log_every, "10", 1, 1e9, "steps",
-                 "Steps between lines of metrics.jsonl."),
+                 "Steps between lines of metrics.jsonl and points of TensorBoard's scalars."),
     HIRL_ROW_INT(hirl_run_cfg_t, max_steps, "0", 0, 1e15, "steps",
                  "Stop, with a checkpoint, when this many optimiser steps are done since the start "
                  "of the training; 0: no limit."),

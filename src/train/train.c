@@ -140,6 +140,7 @@ static hirl_status_t run_epoch(trainer_t *t) {
         bool is_save_due = is_due(t, s->ckpt->every_epochs) ||
                            (s->ckpt->every_steps > 0 && t->at.step % s->ckpt->every_steps == 0);
         if (is_due(t, s->knn->every_epochs) && t->at.step < t->n_steps) HIRL_TRY(evaluate(t));
+        if (is_save_due) HIRL_TRY(run_log_flush(t->log));
         if (is_save_due) save_begin(t);
     }
     return HIRL_OK;
@@ -278,6 +279,7 @@ static void final_table(const trainer_t *t) {
 
 static hirl_status_t run(trainer_t *t) {
     while (!is_finished(t)) HIRL_TRY(run_epoch(t));
+    HIRL_TRY(run_log_flush(t->log));
     HIRL_TRY(save_end(t));
     if (t->at.step >= t->n_steps) HIRL_TRY(evaluate(t));
     return HIRL_OK;

@@ -10,9 +10,9 @@ typedef struct step_times {
     double data, compute, reduce, total;
 } step_times_t;
 
-/// metrics.jsonl, progress bar and plain lines of a run. Rank 0 writes; `run_log_step` is collective at log steps.
+/// metrics.jsonl, TensorBoard's events, progress bar and plain lines of a run. Rank 0 writes; `run_log_step` is collective at log steps.
 typedef struct run_log run_log_t;
-/// Opens `<output>/metrics.jsonl`; lines beyond `first_step` (from before a restart) are dropped.
+/// Opens `<output>/metrics.jsonl` and an event file with the same content; lines beyond `first_step` (from before a restart) are dropped. Collective.
 hirl_status_t run_log_create(hirl_session_t *session, int64_t first_step, int64_t n_steps,
                              run_log_t **log_p);
 void run_log_destroy(run_log_t **log);
@@ -20,6 +20,9 @@ hirl_status_t run_log_step(run_log_t *log, const hirl_progress_t *progress, doub
                            const hirl_step_result_t *result, const step_times_t *times);
 hirl_status_t run_log_knn(run_log_t *log, const hirl_progress_t *progress, double epoch,
                           const hirl_knn_result_t *result);
+/// To be called before a checkpoint of the last step logged can be seen under its name: all lines up to that step are on disk afterwards, with the sums of the
+/// interval that is open, so that a restart goes on with them. Collective; what cannot be written is a warning.
+hirl_status_t run_log_flush(run_log_t *log);
 /// The mean loss of the last interval logged, and total times.
 double run_log_last_loss(const run_log_t *log);
 step_times_t run_log_total_times(const run_log_t *log);
