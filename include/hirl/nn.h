@@ -61,6 +61,10 @@ const hirl_tensor_t *hirl_registry_grads_view(const hirl_registry_t *registry);
 const hirl_tensor_t *hirl_registry_buffers_view(const hirl_registry_t *registry);
 bool hirl_registry_is_trainable(const hirl_registry_t *registry);
 /// Forgets gradients before a step.
+/// Keeps a copy of the buffers (running statistics), to be put back if a step is passed over. Not collective.
+hirl_status_t hirl_registry_keep_buffers(hirl_registry_t *registry);
+/// Puts back what was last kept; HIRL_ERR_ARG if nothing was.
+hirl_status_t hirl_registry_restore_buffers(hirl_registry_t *registry);
 void hirl_registry_clear_grads(hirl_registry_t *registry);
 /// Copies values and buffers of a registry with the same declarations (names may differ in their prefix).
 hirl_status_t hirl_registry_copy(const hirl_registry_t *from, hirl_registry_t *to);

@@ -20,7 +20,7 @@ typedef struct hirl_run_cfg {
     char precision[HIRL_DECK_TEXT_MAX];
     char output[HIRL_DECK_TEXT_MAX];
     char log_level[HIRL_DECK_TEXT_MAX];
-    int64_t seed, threads, log_every, max_steps;
+    int64_t seed, threads, log_every, max_steps, max_skips, max_rollbacks;
 } hirl_run_cfg_t;
 extern const hirl_group_t hirl_run_group;
 
@@ -90,7 +90,10 @@ typedef struct hirl_step_result {
     double metric[HIRL_MAX_TERMS];
     double total; // weighted sum of the losses
     double grad_norm;
-    bool is_finite;
+    bool
+        is_finite; // on all ranks; otherwise nothing was updated, and the state is that of before the step
+    bool is_finite_here; // this rank's losses
+    int signal;          // the largest that a rank caught, 0: none
 } hirl_step_result_t;
 /// What a caller may look at between backward and update (probe); NULL: nobody.
 typedef hirl_status_t (*hirl_step_watch_t)(void *ctx, const hirl_terms_t *terms, int micro);
@@ -106,6 +109,9 @@ typedef struct hirl_step_request {
 } hirl_step_request_t;
 hirl_status_t hirl_session_step(hirl_session_t *session, hirl_reducer_t *reducer,
                                 const hirl_step_request_t *request, hirl_step_result_t *result_p);
+
+/// Puts the newest checkpoint's state in place; where the run stands is the caller's. Errors: HIRL_ERR_NUMERIC if there is none.
+hirl_status_t hirl_session_roll_back(hirl_session_t *session, hirl_progress_t *saved_p);
 
 /// How a training ended.
 typedef struct hirl_train_result {

@@ -14,6 +14,7 @@ struct hirl_registry {
     int n_params, capacity;
     int64_t n_values, n_buffers; // slab lengths
     hirl_tensor_t values, grads, buffers;
+    hirl_tensor_t kept; // copy of the buffers, once asked for
     bool is_finalized, is_trainable, is_optional;
 };
 
@@ -38,6 +39,7 @@ void hirl_registry_destroy(hirl_registry_t **registry) {
     hirl_tensor_reset(&r->values);
     hirl_tensor_reset(&r->grads);
     hirl_tensor_reset(&r->buffers);
+    hirl_tensor_reset(&r->kept);
     hirl_mem_free(r->params);
     hirl_mem_free(r);
     *registry = NULL;
@@ -181,6 +183,20 @@ hirl_param_t *hirl_registry_find(hirl_registry_t *registry, const char *name) {
     for (int i = 0; i < registry->n_params; ++i)
         if (strcmp(registry->params[i]->name, name) == 0) return registry->params[i];
     return NULL;
+}
+
+hirl_status_t hirl_registry_keep_buffers(hirl_registry_t *registry) {
+    hirl_backend_t *be = hirl_tape_backend_view(registry->tape);
+    if (!hirl_tensor_is_set(&registry->kept))
+        HIRL_TRY(slab_create(be, registry->n_buffers, &registry->kept));
+    return hirl_op_axpby(be, 1.0f, &registry->buffers, 0.0f, &registry->kept);
+}
+
+hirl_status_t hirl_registry_restore_buffers(hirl_registry_t *registry) {
+    HIRL_REQUIRE(hirl_tensor_is_set(&registry->kept), HIRL_ERR_ARG,
+                 "registry: no buffers were kept");
+    return hirl_op_axpby(hirl_tape_backend_view(registry->tape), 1.0f, &registry->kept, 0.0f,
+                         &registry->buffers);
 }
 
 void hirl_registry_clear_grads(hirl_registry_t *registry) {

@@ -3,6 +3,7 @@
 // Negative paths are drawn from (seed, step, position in the global batch), so that they do not depend on the number of ranks.
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "ssl_impl.h"
@@ -160,6 +161,17 @@ static bool is_cluster_epoch(const hirl_t *h, int64_t epoch) {
            (double)(epoch - h->clustered_epoch) >= h->cfg.cluster_every_epochs;
 }
 
+// Adds to what the clustering found why it is so.
+static hirl_status_t fail_features(int64_t epoch) {
+    char found[512];
+    snprintf(found, sizeof found, "%s", hirl_error_text_view());
+    return HIRL_FAIL(
+        HIRL_ERR_NUMERIC,
+        "epoch %lld: the features cannot be clustered (%s): the training has diverged. "
+        "Lower optim%%lr, or set optim%%clip_grad",
+        (long long)epoch, found);
+}
+
 static hirl_status_t hirl_begin_epoch(void *self, int64_t epoch,
                                       const hirl_extractor_t *extractor) {
     hirl_t *h = self;
@@ -182,6 +194,7 @@ static hirl_status_t hirl_begin_epoch(void *self, int64_t epoch,
     double extracted = hirl_time_now();
     hirl_status_t status = hirl_hierarchy_create(h->ctx.world, x, n_local, d, &cfg, &hierarchy);
     hirl_mem_free(x);
+    if (status == HIRL_ERR_NUMERIC) return fail_features(epoch);
     HIRL_TRY(status);
     hirl_log_root(HIRL_LOG_INFO,
                   "hierarchy: epoch = %lld levels = %d extract_seconds = %.2f cluster_seconds = "

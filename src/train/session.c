@@ -150,6 +150,13 @@ static const hirl_key_t run_keys[] = {
     HIRL_ROW_INT(hirl_run_cfg_t, max_steps, "0", 0, 1e15, "steps",
                  "Stop, with a checkpoint, when this many optimiser steps are done since the start "
                  "of the training; 0: no limit."),
+    HIRL_ROW_INT(
+        hirl_run_cfg_t, max_skips, "3", 0, 1e9, "steps",
+        "Steps in a row that are passed over because a loss or the gradient is not finite; "
+        "one more, and the state goes back to the newest checkpoint."),
+    HIRL_ROW_INT(hirl_run_cfg_t, max_rollbacks, "2", 0, 1e9, "",
+                 "Times that the state may go back to a checkpoint before the run ends with an "
+                 "error; the batches between stay unused."),
 };
 
 const hirl_group_t hirl_run_group = {"run", "The task and its surroundings.", run_keys,

@@ -1,6 +1,8 @@
 // A session's state to and from checkpoints. Rank 0 reads and writes files; what it reads is broadcast. Names: /model/<parameter or buffer>,
 // /optimizer/<kind>/<parameter>, /optimizer/step_count, and what the method's `state` visits.
 
+#include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -42,7 +44,14 @@ static hirl_status_t save_tensor(void *ctx, const char *name, const hirl_tensor_
     void *copy;
     HIRL_TRY(hirl_ckpt_snapshot_add(saver->snapshot, name, HIRL_CKPT_F32, tensor->shape.n_axes,
                                     tensor->shape.dim, &copy));
-    return hirl_backend_download(saver->backend, tensor, copy);
+    HIRL_TRY(hirl_backend_download(saver->backend, tensor, copy));
+    const float *x = copy;
+    int64_t n = hirl_tensor_count(tensor), n_bad = 0;
+    for (int64_t i = 0; i < n; ++i) n_bad += !(fabsf(x[i]) <= FLT_MAX);
+    HIRL_REQUIRE(n_bad == 0, HIRL_ERR_NUMERIC,
+                 "%lld of %lld values of %s are not finite: nothing to restart from",
+                 (long long)n_bad, (long long)n, name);
+    return HIRL_OK;
 }
 
 typedef hirl_status_t (*visit_tensor_t)(void *ctx, const char *name, const hirl_tensor_t *tensor);
@@ -355,4 +364,25 @@ hirl_status_t hirl_session_restart(hirl_session_t *s, hirl_progress_t *progress_
                                    bool *is_restarted_p) {
     HIRL_TRY(restart(s, progress_p, is_restarted_p));
     return hirl_par_agree(s->world, check_later_on_root(s, progress_p->step));
+}
+
+static hirl_status_t open_newest_on_root(const hirl_session_t *s, hirl_ckpt_t **ckpt_p) {
+    char folder[HIRL_DECK_TEXT_MAX + 16];
+    if (hirl_world_rank(s->world) != 0) return HIRL_OK;
+    HIRL_TRY(checkpoint_folder(s, folder));
+    HIRL_TRY(hirl_ckpt_open_newest(folder, ckpt_p));
+    HIRL_REQUIRE(*ckpt_p, HIRL_ERR_NUMERIC,
+                 "losses or gradients are not finite, and there is no checkpoint to go back to. "
+                 "Lower optim%%lr, set optim%%clip_grad, or write checkpoints more often "
+                 "(checkpoint%%every_steps)");
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_session_roll_back(hirl_session_t *s, hirl_progress_t *saved_p) {
+    hirl_ckpt_t *ckpt = NULL;
+    hirl_session_save_wait(s);
+    hirl_status_t status = hirl_par_agree(s->world, open_newest_on_root(s, &ckpt));
+    if (status == HIRL_OK) status = hirl_session_load(s, ckpt, saved_p);
+    hirl_ckpt_close(&ckpt);
+    return status;
 }

@@ -65,12 +65,25 @@ done:
     return status;
 }
 
+// What all ranks must decide alike: whether the step counts, and whether one of them was asked to end.
+static hirl_status_t agree(hirl_session_t *s, hirl_step_result_t *result) {
+    if (hirl_world_rank(s->world) == 0 && hirl_fault("loss")) result->total = NAN;
+    result->is_finite_here = isfinite(result->total);
+    int32_t flags[2] = {!result->is_finite_here || !isfinite(result->grad_norm),
+                        hirl_signal_caught()};
+    HIRL_TRY(hirl_par_all_reduce(s->world, flags, 2, HIRL_PAR_I32, HIRL_PAR_MAX));
+    result->is_finite = flags[0] == 0;
+    result->signal = flags[1];
+    return HIRL_OK;
+}
+
 hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
                                 const hirl_step_request_t *request, hirl_step_result_t *result_p) {
     hirl_step_result_t result = {0};
     double progress = s->schedule->epochs > 0 ? request->epoch / s->schedule->epochs : 0;
     int n_micro = (int)s->optim->accumulate;
     for (int i = 0; i < s->n_trainable; ++i) hirl_registry_clear_grads(s->registry[i]);
+    for (int i = 0; i < s->n_registries; ++i) HIRL_TRY(hirl_registry_keep_buffers(s->registry[i]));
     if (s->method.ops->before_step)
         HIRL_TRY(s->method.ops->before_step(s->method.self, request->step, progress));
     for (int micro = 0; micro < n_micro; ++micro) {
@@ -80,13 +93,16 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
     HIRL_TRY(hirl_reducer_end(reducer));
     if (request->after_backward) HIRL_TRY(request->after_backward(request->watch_ctx, NULL, 0));
     HIRL_TRY(hirl_optimizer_grad_norm(s->optimizer, &result.grad_norm));
-    result.is_finite = isfinite(result.grad_norm);
-    if (result.is_finite) {
-        double scale = s->optim->clip_grad > 0
-                           ? fmin(1.0, s->optim->clip_grad / (result.grad_norm + 1e-6))
-                           : 1.0;
-        HIRL_TRY(hirl_optimizer_step(s->optimizer, request->lr, scale));
+    HIRL_TRY(agree(s, &result));
+    if (!result.is_finite) {
+        for (int i = 0; i < s->n_registries; ++i)
+            HIRL_TRY(hirl_registry_restore_buffers(s->registry[i]));
+        *result_p = result;
+        return HIRL_OK;
     }
+    double scale =
+        s->optim->clip_grad > 0 ? fmin(1.0, s->optim->clip_grad / (result.grad_norm + 1e-6)) : 1.0;
+    HIRL_TRY(hirl_optimizer_step(s->optimizer, request->lr, scale));
     for (int i = 0; i < s->n_registries; ++i)
         HIRL_TRY(hirl_registry_average_buffers(s->registry[i], s->world));
     if (s->method.ops->after_step)

@@ -2,6 +2,7 @@
 // function of the seed and that, so a restart needs nothing else from the input side.
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "train_impl.h"
@@ -15,7 +16,8 @@ typedef struct trainer {
     int64_t n_batches; // per epoch
     int64_t n_steps;   // of the whole run
     int64_t saved_step, n_saves;
-    double stall_seconds; // of training, by checkpoints
+    double stall_seconds;                         // of training, by checkpoints
+    int64_t n_skips, n_skips_in_row, n_rollbacks; // steps that were not finite
     double lr;
     hirl_train_result_t result;
 } trainer_t;
@@ -60,6 +62,14 @@ static void save_begin(trainer_t *t) {
 
 // The last one: it is on disk, or the run has failed.
 static hirl_status_t save_end(trainer_t *t) {
+    if (t->n_skips_in_row > 0 && t->at.step < t->n_steps) {
+        hirl_session_save_wait(t->s);
+        hirl_log_root(HIRL_LOG_WARN,
+                      "no checkpoint of step %lld: the last steps were not finite, and "
+                      "a restart must meet them again",
+                      (long long)t->at.step);
+        return HIRL_OK;
+    }
     bool is_written = hirl_session_save_wait(t->s);
     if (is_written && t->saved_step == t->at.step) return HIRL_OK;
     HIRL_TRY(hirl_session_save(t->s, &t->at));
@@ -69,6 +79,65 @@ static hirl_status_t save_end(trainer_t *t) {
 }
 
 // ---------------------------------------------------------------------------------------------- steps
+
+// All ranks stop together, whichever of them caught a signal.
+static void note_signal(trainer_t *t, int number) {
+    if (number == 0) return;
+    t->result.is_interrupted = true;
+    hirl_log_root(
+        HIRL_LOG_WARN,
+        "signal %d: writing a checkpoint after step %lld and ending; run again to continue", number,
+        (long long)t->at.step);
+}
+
+// The samples of this rank, as far as a line is wide.
+static void log_samples(const trainer_t *t, const hirl_step_result_t *result,
+                        const hirl_batch_t *batch) {
+    char list[512] = "";
+    size_t used = 0;
+    for (int64_t i = 0; i < batch->n && used + 24 < sizeof list; ++i)
+        used +=
+            (size_t)snprintf(list + used, sizeof list - used, " %lld", (long long)batch->index[i]);
+    hirl_log_rank(HIRL_LOG_WARN, "step %lld: loss = %g of samples%s%s", (long long)t->at.step,
+                  result->total, list, used + 24 < sizeof list ? "" : " ...");
+}
+
+// A step that is not finite changed nothing. A few of them are passed over; then the state goes back to the newest checkpoint, and the batches since
+// then stay unused, so that the same ones do not lead to the same end; then the run ends. All ranks decide from the same numbers.
+static hirl_status_t judge(trainer_t *t, const hirl_step_result_t *result,
+                           const hirl_batch_t *batch) {
+    hirl_progress_t saved;
+    if (result->is_finite) {
+        t->n_skips_in_row = 0;
+        return HIRL_OK;
+    }
+    ++t->n_skips;
+    ++t->n_skips_in_row;
+    if (!result->is_finite_here) log_samples(t, result, batch);
+    hirl_log_root(
+        HIRL_LOG_WARN,
+        "step %lld: a loss or the gradient (norm %g) is not finite; passed over, %lld in a "
+        "row, %lld in all",
+        (long long)t->at.step, result->grad_norm, (long long)t->n_skips_in_row,
+        (long long)t->n_skips);
+    if (t->n_skips_in_row <= t->s->run->max_skips) return HIRL_OK;
+    HIRL_REQUIRE(
+        t->n_rollbacks < t->s->run->max_rollbacks, HIRL_ERR_NUMERIC,
+        "step %lld: a loss or the gradient is not finite for the %lldth time in a row, after "
+        "%lld returns to a checkpoint (run%%max_rollbacks). Lower optim%%lr, or set "
+        "optim%%clip_grad",
+        (long long)t->at.step, (long long)t->n_skips_in_row, (long long)t->n_rollbacks);
+    HIRL_TRY(hirl_session_roll_back(t->s, &saved));
+    ++t->n_rollbacks;
+    t->n_skips_in_row = 0;
+    hirl_log_root(
+        HIRL_LOG_WARN,
+        "the state goes back to the checkpoint of step %lld; the batches of steps %lld to "
+        "%lld stay unused (%lld of %lld returns)",
+        (long long)saved.step, (long long)saved.step + 1, (long long)t->at.step,
+        (long long)t->n_rollbacks, (long long)t->s->run->max_rollbacks);
+    return HIRL_OK;
+}
 
 static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_seconds) {
     hirl_session_t *s = t->s;
@@ -80,10 +149,6 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
                                    .epoch = epoch,
                                    .lr = hirl_schedule_lr(s->schedule, t->lr, epoch)};
     HIRL_TRY(hirl_session_step(s, t->reducer, &request, &result));
-    HIRL_REQUIRE(result.is_finite, HIRL_ERR_NUMERIC,
-                 "step %lld: the gradient is not finite (first sample of this rank's batch: %lld). "
-                 "Lower optim%%lr, or set optim%%clip_grad",
-                 (long long)t->at.step, (long long)batch->index[0]);
     double compute = hirl_time_now() - start;
     step_times_t times = {.data = data_seconds,
                           .reduce = hirl_reducer_wait_seconds(t->reducer) - waited,
@@ -97,21 +162,10 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
         t->at.batch = 0;
     }
     t->result.train_seconds += times.total;
+    HIRL_TRY(judge(t, &result, batch));
+    note_signal(t, result.signal);
     return run_log_step(t->log, &t->at, (double)t->at.step / (double)t->n_batches, request.lr,
                         &result, &times);
-}
-
-// All ranks stop together, whichever of them caught a signal.
-static hirl_status_t agree_signal(trainer_t *t, bool *is_caught_p) {
-    int32_t caught = hirl_signal_caught();
-    HIRL_TRY(hirl_par_all_reduce(t->s->world, &caught, 1, HIRL_PAR_I32, HIRL_PAR_MAX));
-    *is_caught_p = caught != 0;
-    if (caught)
-        hirl_log_root(
-            HIRL_LOG_WARN,
-            "signal %d: writing a checkpoint after step %lld and ending; run again to continue",
-            caught, (long long)t->at.step);
-    return HIRL_OK;
 }
 
 static bool is_finished(const trainer_t *t) {
@@ -136,12 +190,12 @@ static hirl_status_t run_epoch(trainer_t *t) {
                      (long long)epoch, (long long)t->at.batch, (long long)t->n_batches);
         if (t->at.step == 0) hirl_log_root(HIRL_LOG_DEBUG, "first batch ready");
         HIRL_TRY(step(t, batch, hirl_time_now() - start));
-        HIRL_TRY(agree_signal(t, &t->result.is_interrupted));
         bool is_save_due = is_due(t, s->ckpt->every_epochs) ||
                            (s->ckpt->every_steps > 0 && t->at.step % s->ckpt->every_steps == 0);
         if (is_due(t, s->knn->every_epochs) && t->at.step < t->n_steps) HIRL_TRY(evaluate(t));
         if (is_save_due) HIRL_TRY(run_log_flush(t->log));
-        if (is_save_due) save_begin(t);
+        // what led to a step that is not finite is nothing to go back to
+        if (is_save_due && t->n_skips_in_row == 0) save_begin(t);
     }
     return HIRL_OK;
 }
@@ -255,6 +309,10 @@ static void final_table(const trainer_t *t) {
     hirl_log_root(HIRL_LOG_INFO, "steps           %lld of %lld (epoch %.2f of %g)",
                   (long long)t->at.step, (long long)t->n_steps,
                   (double)t->at.step / (double)t->n_batches, t->s->schedule->epochs);
+    if (t->n_skips > 0)
+        hirl_log_root(HIRL_LOG_INFO,
+                      "not finite      %lld steps passed over, %lld returns to a checkpoint",
+                      (long long)t->n_skips, (long long)t->n_rollbacks);
     if (isfinite(r->loss)) hirl_log_root(HIRL_LOG_INFO, "loss            %.4f", r->loss);
     hirl_log_root(
         HIRL_LOG_INFO,
