@@ -67,7 +67,7 @@ SANITIZED := build/debug-asan-ubsan
 # ------------------------------------------------------------------------------------------ libraries
 # Looked for only where something is compiled: the other targets work before `make deps` has run.
 
-OFFLINE_GOALS := check-layers check-format format configure deps deps-check demo check bench clean distclean help
+OFFLINE_GOALS := check-layers check-format format configure deps deps-check demo check bench fuzz clean distclean help
 GOALS := $(or $(MAKECMDGOALS),all)
 
 ifneq ($(filter-out $(OFFLINE_GOALS),$(GOALS)),)
@@ -268,6 +268,36 @@ bench: deps-check
 	@PYTHON='$(PYTHON)' MPIRUN='$(MPIRUN)' $(RUN_TESTS) --bench --build $(BUILD) --program $(PROGRAM) \
 	    --search '$(search)'
 
+# Clang instruments the modules that read files; the rest comes from the release library.
+FUZZ_CC ?= clang-14
+FUZZ_BUILD := build/fuzz
+FUZZ_TARGETS := deck shard
+FUZZ_COMPILE = $(FUZZ_CC) -std=c17 -D_GNU_SOURCE -O2 -g -march=$(ARCH) -ffp-contract=off -pthread \
+    -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wall -Wextra \
+    -Wno-unknown-pragmas $(HIRL_CPPFLAGS) -MD -MP
+FUZZ_OBJECTS = $(patsubst %.c,$(FUZZ_BUILD)/%.o,\
+    $(filter-out src/data/pack%,$(filter src/base/% src/deck/% src/data/% src/ckpt/%,$(SOURCES))))
+FUZZ_PROGRAMS := $(FUZZ_TARGETS:%=$(FUZZ_BUILD)/fuzz_%)
+
+## fuzz           run the fuzzers of validation/fuzz: target=deck|shard|ckpt (default: each in turn), seconds=600
+fuzz:
+	@$(DEPS_SH) packages build check fuzz
+	@CXX='$(CXX)' $(DEPS_SH) faiss build/faiss
+	@$(MAKE) TYPE=release ASAN= UBSAN= COVERAGE= fuzz-programs
+	@validation/fuzz/run.sh $(FUZZ_BUILD) '$(or $(target),$(FUZZ_TARGETS))' '$(or $(seconds),600)'
+
+.PHONY: fuzz fuzz-programs
+fuzz-programs: $(FUZZ_PROGRAMS)
+
+$(FUZZ_BUILD)/src/%.o: src/%.c
+	$(call say,FUZZ,$<)
+	$(Q)mkdir -p $(@D) && $(FUZZ_COMPILE) -c -o $@ $<
+
+$(FUZZ_PROGRAMS): $(FUZZ_BUILD)/%: validation/fuzz/%.c $(FUZZ_OBJECTS) $(SGEMM) $(LIBRARY) $(FAISS_C_LIB)
+	$(call say,FUZZ,$<)
+	$(Q)$(FUZZ_COMPILE) -MF $@.d -MT $@ -fsanitize=fuzzer -o $@ $< $(FUZZ_OBJECTS) $(SGEMM) $(LIBRARY) \
+	    $(LDFLAGS) $(LIBRARIES) -lgomp
+
 ## check-layers   includes point only backwards; each library and exit() stay where they belong
 check-layers:
 	@validation/harness/check_layers.sh --self-test
@@ -336,4 +366,4 @@ help:
 	@echo 'make TARGET [V=1] [TYPE=debug|release] [ASAN=1] [UBSAN=1] [COVERAGE=1] [WERROR=1] [ARCH=native]'
 	@sed -n 's/^## /  /p' Makefile
 
--include $(OBJECTS:.o=.d) $(TESTS:=.d)
+-include $(OBJECTS:.o=.d) $(TESTS:=.d) $(FUZZ_OBJECTS:.o=.d) $(FUZZ_PROGRAMS:=.d)

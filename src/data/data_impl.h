@@ -54,13 +54,18 @@ hirl_status_t hirl_data_h5_fail(const char *file, int line, const char *func, co
         }                                                                               \
     } while (0)
 
-/// Reads a text attribute of the root group (fixed or variable length) into buf. HIRL_ERR_FORMAT if
-/// absent or no text.
+/// Reads a text attribute of the root group (fixed length) into buf. HIRL_ERR_FORMAT if absent or no
+/// such text.
 hirl_status_t hirl_data_h5_read_text(hid_t file, const char *path, const char *name, char *buf,
                                      size_t size);
 /// Reads an integer attribute of the root group.
 hirl_status_t hirl_data_h5_read_int(hid_t file, const char *path, const char *name,
                                     int64_t *value_p);
+/// True for integers of 1, 2, 4 or 8 bytes that use all their bits.
+bool hirl_data_h5_is_integer(hid_t type);
+/// True if the name is that of an object of this file itself: links to other names or files, which
+/// HDF5 would follow, are not.
+bool hirl_data_h5_is_own(hid_t file, const char *name);
 bool hirl_data_h5_has_attribute(hid_t file, const char *name);
 hirl_status_t hirl_data_h5_write_text(hid_t file, const char *path, const char *name,
                                       const char *text);

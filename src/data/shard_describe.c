@@ -3,7 +3,9 @@
 #include "data_impl.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 // What the HDF5 iterators below hand on.
 typedef struct describe {
@@ -16,13 +18,17 @@ static hirl_status_t describe_attribute(hid_t file, const char *path, const char
                                         hirl_text_t *text) {
     hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
     HIRL_TRY_H5(attribute, path, name);
-    hid_t type = H5Aget_type(attribute);
-    H5T_class_t found = H5Tget_class(type);
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    const bool is_text = H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0,
+               is_integer = hirl_data_h5_is_integer(type),
+               is_one = H5Sget_simple_extent_npoints(space) == 1;
+    H5Sclose(space);
     H5Tclose(type);
     H5Aclose(attribute);
-    if (found == H5T_STRING) {
-        char value[4096];
-        HIRL_TRY(hirl_data_h5_read_text(file, path, name, value, sizeof value));
+    char value[4096];
+    // What a shard need not have may be anything.
+    if (is_text && is_one &&
+        hirl_data_h5_read_text(file, path, name, value, sizeof value) == HIRL_OK) {
         size_t length = strlen(value);
         while (length > 0 && value[length - 1] == '\n') value[--length] = '\0';
         for (char *at = value; *at; at++) {
@@ -30,12 +36,12 @@ static hirl_status_t describe_attribute(hid_t file, const char *path, const char
         }
         return hirl_text_append(text, "  %s = '%s'\n", name, value);
     }
-    if (found == H5T_INTEGER) {
-        int64_t value = 0;
-        HIRL_TRY(hirl_data_h5_read_int(file, path, name, &value));
-        return hirl_text_append(text, "  %s = %lld\n", name, (long long)value);
+    if (is_integer && is_one) {
+        int64_t number = 0;
+        HIRL_TRY(hirl_data_h5_read_int(file, path, name, &number));
+        return hirl_text_append(text, "  %s = %lld\n", name, (long long)number);
     }
-    return hirl_text_append(text, "  %s = (neither text nor integer)\n", name);
+    return hirl_text_append(text, "  %s = (neither a text of fixed length nor an integer)\n", name);
 }
 
 static herr_t visit_attribute(hid_t file, const char *name, const H5A_info_t *info, void *data) {
@@ -61,8 +67,17 @@ static hirl_status_t name_type(hid_t type, char *buf, size_t size) {
 
 static hirl_status_t describe_object(hid_t file, const char *path, const char *name,
                                      hirl_text_t *text) {
-    hid_t object = H5Dopen2(file, name, H5P_DEFAULT);
+    hid_t object =
+        hirl_data_h5_is_own(file, name) ? H5Dopen2(file, name, H5P_DEFAULT) : H5I_INVALID_HID;
     if (object < 0) return hirl_text_append(text, "  /%-14s (not an array)\n", name);
+    // HDF5 would open the files that a virtual object names.
+    hid_t plist = H5Dget_create_plist(object);
+    const bool is_virtual = plist < 0 || H5Pget_layout(plist) == H5D_VIRTUAL;
+    H5Pclose(plist);
+    if (is_virtual) {
+        H5Dclose(object);
+        return hirl_text_append(text, "  /%-14s (virtual)\n", name);
+    }
     hid_t type = H5Dget_type(object), space = H5Dget_space(object);
     char type_name[32], shape[64 + 24 * H5S_MAX_RANK] = "";
     hsize_t dims[H5S_MAX_RANK];
@@ -137,30 +152,40 @@ static hirl_status_t describe_bytes(const hirl_shard_index_t *index, hirl_text_t
                             (long long)most, (double)index->data_size / (double)index->n);
 }
 
+static int compare_labels(const void *a, const void *b) {
+    const int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static hirl_status_t describe_class(const hirl_class_table_t *classes, int label, int64_t count,
+                                    hirl_text_t *text) {
+    const bool is_named = label < classes->n;
+    const char *name = is_named ? classes->name + (size_t)label * (size_t)classes->width : "";
+    HIRL_TRY(hirl_text_append(text, "  %d%s%s%s: %lld samples", label, name[0] ? " '" : "", name,
+                              name[0] ? "'" : "", (long long)count));
+    if (is_named && classes->parent && classes->parent[label] >= 0)
+        HIRL_TRY(hirl_text_append(text, ", of class %d", classes->parent[label]));
+    return hirl_text_append(text, "\n");
+}
+
+// Classes with a name, and others that occur: a label alone may be large in a small file.
 static hirl_status_t describe_classes(const hirl_shard_index_t *index, hirl_text_t *text) {
     const hirl_class_table_t *classes = &index->classes;
-    int64_t n_unknown = 0, *count = NULL;
-    int n = classes->n;
-    for (int64_t i = 0; i < index->n; i++) {
-        if (index->label[i] >= n) n = index->label[i] + 1;
-        n_unknown += index->label[i] < 0;
-    }
-    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n, &count));
-    for (int64_t i = 0; i < index->n; i++) {
-        if (index->label[i] >= 0) count[index->label[i]]++;
-    }
+    int32_t *label = NULL;
+    int64_t i = 0;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, index->n, &label));
+    memcpy(label, index->label, (size_t)index->n * sizeof *label);
+    qsort(label, (size_t)index->n, sizeof *label, compare_labels);
+    while (i < index->n && label[i] < 0) i++;
     hirl_status_t status =
-        hirl_text_append(text, "classes\n  unlabelled: %lld samples\n", (long long)n_unknown);
-    for (int c = 0; status == HIRL_OK && c < n; c++) {
-        const char *name = c < classes->n ? classes->name + (size_t)c * (size_t)classes->width : "";
-        status = hirl_text_append(text, "  %d%s%s%s: %lld samples", c, name[0] ? " '" : "", name,
-                                  name[0] ? "'" : "", (long long)count[c]);
-        if (status == HIRL_OK && c < classes->n && classes->parent && classes->parent[c] >= 0) {
-            status = hirl_text_append(text, ", of class %d", classes->parent[c]);
-        }
-        if (status == HIRL_OK) status = hirl_text_append(text, "\n");
+        hirl_text_append(text, "classes\n  unlabelled: %lld samples\n", (long long)i);
+    for (int c = 0; status == HIRL_OK && (c < classes->n || i < index->n); c++) {
+        if (c >= classes->n) c = label[i];
+        const int64_t begun = i;
+        while (i < index->n && label[i] == c) i++;
+        status = describe_class(classes, c, i - begun, text);
     }
-    hirl_mem_free(count);
+    hirl_mem_free(label);
     return status;
 }
 
@@ -199,7 +224,8 @@ done:
 bool hirl_shard_is_shard(const char *path) {
     hirl_data_h5_quiet_t quiet = hirl_data_h5_quiet_begin();
     char format[64] = "";
-    if (H5Fis_hdf5(path) > 0) {
+    struct stat found;
+    if (stat(path, &found) == 0 && S_ISREG(found.st_mode) && H5Fis_hdf5(path) > 0) {
         hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
         if (file >= 0) {
             (void)hirl_data_h5_read_text(file, path, "format", format, sizeof format);

@@ -47,6 +47,20 @@ hirl_status_t hirl_data_h5_fail(const char *file, int line, const char *func, co
 
 bool hirl_data_h5_has_attribute(hid_t file, const char *name) { return H5Aexists(file, name) > 0; }
 
+// Integers of other widths, or with bits that do not count, go through conversions of HDF5 that
+// trust the file.
+bool hirl_data_h5_is_integer(hid_t type) {
+    const size_t size = H5Tget_size(type);
+    return H5Tget_class(type) == H5T_INTEGER &&
+           (size == 1 || size == 2 || size == 4 || size == 8) &&
+           H5Tget_precision(type) == 8 * size && H5Tget_offset(type) == 0;
+}
+
+bool hirl_data_h5_is_own(hid_t file, const char *name) {
+    H5L_info_t info;
+    return H5Lget_info(file, name, &info, H5P_DEFAULT) >= 0 && info.type == H5L_TYPE_HARD;
+}
+
 // Opens an attribute that must be there and hold one value.
 static hirl_status_t open_attribute(hid_t file, const char *path, const char *name,
                                     hid_t *attribute_p) {
@@ -64,15 +78,6 @@ static hirl_status_t open_attribute(hid_t file, const char *path, const char *na
     }
     *attribute_p = attribute;
     return HIRL_OK;
-}
-
-static hirl_status_t read_variable_text(hid_t attribute, hid_t type, const char *path,
-                                        const char *name, char *buf, size_t size) {
-    char *text = NULL;
-    HIRL_TRY_H5(H5Aread(attribute, type, &text), path, name);
-    hirl_status_t status = hirl_text_format(buf, size, "%s", text ? text : "");
-    H5free_memory(text);
-    return status;
 }
 
 static hirl_status_t read_fixed_text(hid_t attribute, hid_t type, const char *path,
@@ -98,8 +103,13 @@ hirl_status_t hirl_data_h5_read_text(hid_t file, const char *path, const char *n
     hirl_status_t status = HIRL_OK;
     if (H5Tget_class(type) != H5T_STRING) {
         status = HIRL_FAIL(HIRL_ERR_FORMAT, "%s: attribute '%s' is no text", path, name);
-    } else if (H5Tis_variable_str(type) > 0) {
-        status = read_variable_text(attribute, type, path, name, buf, size);
+    } else if (H5Tis_variable_str(type) != 0) {
+        // HDF5 would allocate what the attribute claims, and copy what another place of the file
+        // claims into that.
+        status = HIRL_FAIL(HIRL_ERR_FORMAT,
+                           "%s: attribute '%s' is a text of variable length, expected fixed length "
+                           "(h5py: numpy.bytes_)",
+                           path, name);
     } else {
         status = read_fixed_text(attribute, type, path, name, buf, size);
     }
@@ -115,7 +125,7 @@ hirl_status_t hirl_data_h5_read_int(hid_t file, const char *path, const char *na
     hid_t type = H5Aget_type(attribute);
     hirl_status_t status = HIRL_OK;
     int64_t value = 0;
-    if (H5Tget_class(type) != H5T_INTEGER) {
+    if (!hirl_data_h5_is_integer(type)) {
         status = HIRL_FAIL(HIRL_ERR_FORMAT, "%s: attribute '%s' is no integer", path, name);
         goto done;
     }

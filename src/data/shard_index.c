@@ -37,26 +37,76 @@ void hirl_shard_index_reset(hirl_shard_index_t *index) {
 
 // -------------------------------------------------------------------------------------- objects
 
+// All of an object lies in this file as it is: nothing is unfolded or taken from elsewhere. Asked
+// before anything else, since HDF5 would open the files that a virtual object names.
+static hirl_status_t check_layout(hid_t object, const char *path, const char *name) {
+    hid_t plist = H5Dget_create_plist(object);
+    HIRL_TRY_H5(plist, path, name);
+    const H5D_layout_t layout = H5Pget_layout(plist);
+    const int n_filters = H5Pget_nfilters(plist), n_external = H5Pget_external_count(plist);
+    H5Pclose(plist);
+    const bool is_plain = layout == H5D_CONTIGUOUS || layout == H5D_COMPACT;
+    HIRL_REQUIRE(is_plain && n_filters == 0 && n_external == 0, HIRL_ERR_FORMAT,
+                 "shard %s: %s is %s with %d filters and %d external files, expected contiguous "
+                 "without either",
+                 path, name,
+                 layout == H5D_CHUNKED   ? "chunked"
+                 : layout == H5D_VIRTUAL ? "virtual"
+                                         : "laid out",
+                 n_filters, n_external);
+    return HIRL_OK;
+}
+
+// The bytes of `n` elements are in the file, so that no more can be asked for than it has. The
+// position is negative where there is none: nothing is stored, or it is part of the header.
+static hirl_status_t find_storage(hid_t object, const char *path, const char *name, int64_t n,
+                                  int64_t file_size, int64_t *pos_p) {
+    *pos_p = -1;
+    if (n == 0) return HIRL_OK;
+    hid_t type = H5Dget_type(object);
+    const size_t width = H5Tget_size(type);
+    H5Tclose(type);
+    const hsize_t stored = H5Dget_storage_size(object);
+    const haddr_t pos = H5Dget_offset(object);
+    HIRL_REQUIRE(width > 0 && n <= INT64_MAX / (int64_t)width, HIRL_ERR_FORMAT,
+                 "shard %s: %s claims %lld elements of %zu bytes", path, name, (long long)n, width);
+    const int64_t bytes = n * (int64_t)width;
+    HIRL_REQUIRE(stored == (hsize_t)bytes, HIRL_ERR_FORMAT,
+                 "shard %s: %s has %llu of %lld bytes on disk, it was not written to its end", path,
+                 name, (unsigned long long)stored, (long long)bytes);
+    const haddr_t from = pos == HADDR_UNDEF ? 0 : pos;
+    HIRL_REQUIRE(from <= (haddr_t)file_size && bytes <= file_size - (int64_t)from, HIRL_ERR_FORMAT,
+                 "shard %s: %s needs bytes %llu to %llu, the file has %lld: it is truncated", path,
+                 name, (unsigned long long)from, (unsigned long long)(from + (haddr_t)bytes),
+                 (long long)file_size);
+    if (pos != HADDR_UNDEF) *pos_p = (int64_t)pos;
+    return HIRL_OK;
+}
+
 // Opens a one-dimensional data set of class `want`; `what` names the type in messages.
 static hirl_status_t open_object(hid_t file, const char *path, const char *name, H5T_class_t want,
                                  const char *what, hid_t *object_p, int64_t *n_p) {
     HIRL_REQUIRE(H5Lexists(file, name, H5P_DEFAULT) > 0, HIRL_ERR_FORMAT,
                  "shard %s: object %s is missing, every shard of version %d has it", path, name,
                  HIRL_SHARD_VERSION);
+    HIRL_REQUIRE(hirl_data_h5_is_own(file, name), HIRL_ERR_FORMAT,
+                 "shard %s: %s is a link, expected an object of this file", path, name);
     hid_t object = H5Dopen2(file, name, H5P_DEFAULT);
     HIRL_TRY_H5(object, path, name);
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(check_layout(object, path, name), status, err_close);
     hid_t space = H5Dget_space(object), type = H5Dget_type(object);
     int rank = H5Sget_simple_extent_ndims(space);
     hsize_t n = 0;
     if (rank == 1) H5Sget_simple_extent_dims(space, &n, NULL);
-    H5T_class_t found = H5Tget_class(type);
+    const bool is_known =
+        want == H5T_INTEGER ? hirl_data_h5_is_integer(type) : H5Tget_class(type) == want;
     H5Sclose(space);
     H5Tclose(type);
-    hirl_status_t status = HIRL_OK;
     if (rank != 1) {
         status = HIRL_FAIL(HIRL_ERR_FORMAT, "shard %s: %s has %d dimensions, expected 1", path,
                            name, rank);
-    } else if (found != want) {
+    } else if (!is_known) {
         status =
             HIRL_FAIL(HIRL_ERR_FORMAT, "shard %s: %s has elements of another type, expected %s",
                       path, name, what);
@@ -64,28 +114,33 @@ static hirl_status_t open_object(hid_t file, const char *path, const char *name,
         status = HIRL_FAIL(HIRL_ERR_FORMAT, "shard %s: %s claims %llu elements", path, name,
                            (unsigned long long)n);
     }
-    if (status != HIRL_OK) {
-        H5Dclose(object);
-        return status;
-    }
+    if (status != HIRL_OK) goto err_close;
     *object_p = object;
     *n_p = (int64_t)n;
     return HIRL_OK;
+
+err_close:
+    H5Dclose(object);
+    return status;
 }
 
 // Reads `n` integers into a new array of `size` bytes each.
-static hirl_status_t read_integers(hid_t file, const char *path, const char *name, hid_t type,
-                                   size_t size, int64_t n, const char *reason, void *array_p) {
+static hirl_status_t read_integers(hid_t file, const hirl_shard_index_t *index, const char *name,
+                                   hid_t type, size_t size, int64_t n, const char *reason,
+                                   void *array_p) {
+    const char *path = index->path;
     hid_t object = H5I_INVALID_HID;
     int64_t found = 0;
     HIRL_TRY(open_object(file, path, name, H5T_INTEGER, "integers", &object, &found));
     hirl_status_t status = HIRL_OK;
     void *array = NULL;
+    int64_t pos = 0;
     if (found != n) {
         status = HIRL_FAIL(HIRL_ERR_FORMAT, "shard %s: %s has %lld elements, expected %lld (%s)",
                            path, name, (long long)found, (long long)n, reason);
         goto err;
     }
+    HIRL_TRY_GOTO(find_storage(object, path, name, n, index->file_size, &pos), status, err);
     HIRL_TRY_GOTO(hirl_mem_calloc(HIRL_MEM_DATA, (size_t)n, size, &array), status, err);
     HIRL_TRY_H5_GOTO(H5Dread(object, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, array), path, name,
                      status, err);
@@ -104,37 +159,23 @@ err:
 static hirl_status_t find_data(hid_t file, hirl_shard_index_t *index) {
     const char *path = index->path;
     hid_t object = H5I_INVALID_HID;
-    int64_t n = 0;
+    int64_t n = 0, pos = -1;
     HIRL_TRY(open_object(file, path, "/data", H5T_INTEGER, "bytes (u8)", &object, &n));
     hid_t type = H5Dget_type(object), plist = H5Dget_create_plist(object);
     size_t width = H5Tget_size(type);
     H5D_layout_t layout = H5Pget_layout(plist);
-    int n_filters = H5Pget_nfilters(plist), n_external = H5Pget_external_count(plist);
-    haddr_t pos = H5Dget_offset(object);
-    hsize_t stored = H5Dget_storage_size(object);
     H5Pclose(plist);
     H5Tclose(type);
+    hirl_status_t status = find_storage(object, path, "/data", n, index->file_size, &pos);
     H5Dclose(object);
     HIRL_REQUIRE(width == 1, HIRL_ERR_FORMAT,
                  "shard %s: /data has elements of %zu bytes, expected u8", path, width);
-    HIRL_REQUIRE(layout == H5D_CONTIGUOUS && n_filters == 0 && n_external == 0, HIRL_ERR_FORMAT,
-                 "shard %s: /data is %s with %d filters and %d external files, expected contiguous "
-                 "without either",
-                 path,
-                 layout == H5D_CHUNKED   ? "chunked"
-                 : layout == H5D_COMPACT ? "compact"
-                                         : "laid out",
-                 n_filters, n_external);
+    HIRL_REQUIRE(layout == H5D_CONTIGUOUS, HIRL_ERR_FORMAT,
+                 "shard %s: /data is compact, expected contiguous", path);
     HIRL_REQUIRE(n >= 1, HIRL_ERR_FORMAT, "shard %s: /data is empty", path);
-    HIRL_REQUIRE(pos != HADDR_UNDEF && stored == (hsize_t)n, HIRL_ERR_FORMAT,
-                 "shard %s: /data has %llu of %lld bytes on disk, it was not written to its end",
-                 path, (unsigned long long)stored, (long long)n);
-    HIRL_REQUIRE(pos <= (haddr_t)index->file_size && n <= index->file_size - (int64_t)pos,
-                 HIRL_ERR_FORMAT,
-                 "shard %s: /data needs bytes %llu to %llu, the file has %lld: it is truncated",
-                 path, (unsigned long long)pos, (unsigned long long)(pos + (haddr_t)n),
-                 (long long)index->file_size);
-    index->data_pos = (int64_t)pos;
+    HIRL_TRY(status);
+    HIRL_REQUIRE(pos >= 0, HIRL_ERR_FORMAT, "shard %s: /data is nowhere in the file", path);
+    index->data_pos = pos;
     index->data_size = n;
     return HIRL_OK;
 }
@@ -206,6 +247,7 @@ static hirl_status_t read_class_names(hid_t file, hirl_shard_index_t *index) {
     hid_t memory_type = H5Tcopy(H5T_C_S1);
     hirl_status_t status = HIRL_OK;
     void *name = NULL;
+    int64_t pos = 0;
     if (is_variable) {
         status = HIRL_FAIL(HIRL_ERR_FORMAT,
                            "shard %s: /class_name has texts of variable length, expected fixed "
@@ -220,6 +262,8 @@ static hirl_status_t read_class_names(hid_t file, hirl_shard_index_t *index) {
                            path, (long long)n, width, (long long)index->file_size);
         goto done;
     }
+    HIRL_TRY_GOTO(find_storage(object, path, "/class_name", n, index->file_size, &pos), status,
+                  done);
     // One byte more than stored: texts that fill their row get their NUL.
     H5Tset_size(memory_type, width + 1);
     H5Tset_cset(memory_type, H5Tget_cset(type));
@@ -258,7 +302,7 @@ static hirl_status_t read_classes(hid_t file, hirl_shard_index_t *index) {
     HIRL_TRY(read_class_names(file, index));
     if (!has_parent) return HIRL_OK;
     hirl_class_table_t *classes = &index->classes;
-    HIRL_TRY(read_integers(file, path, "/class_parent", H5T_NATIVE_INT32, sizeof(int32_t),
+    HIRL_TRY(read_integers(file, index, "/class_parent", H5T_NATIVE_INT32, sizeof(int32_t),
                            classes->n, "one for each /class_name", &classes->parent));
     for (int i = 0; i < classes->n; i++) {
         // Parents come behind their children, so there is no circle.
@@ -311,18 +355,18 @@ static hirl_status_t read_all(hid_t file, hirl_shard_index_t *index) {
                  path, (long long)index->n, (long long)index->data_size);
     const char *each = "one for each of attribute 'n_samples'",
                *more = "one more than attribute 'n_samples'";
-    HIRL_TRY(read_integers(file, path, "/offset", H5T_NATIVE_INT64, 8, index->n + 1, more,
+    HIRL_TRY(read_integers(file, index, "/offset", H5T_NATIVE_INT64, 8, index->n + 1, more,
                            &index->offset));
     HIRL_TRY(check_offsets(index));
     HIRL_TRY(
-        read_integers(file, path, "/height", H5T_NATIVE_INT32, 4, index->n, each, &index->height));
+        read_integers(file, index, "/height", H5T_NATIVE_INT32, 4, index->n, each, &index->height));
     HIRL_TRY(
-        read_integers(file, path, "/width", H5T_NATIVE_INT32, 4, index->n, each, &index->width));
-    HIRL_TRY(read_integers(file, path, "/channels", H5T_NATIVE_INT32, 4, index->n, each,
+        read_integers(file, index, "/width", H5T_NATIVE_INT32, 4, index->n, each, &index->width));
+    HIRL_TRY(read_integers(file, index, "/channels", H5T_NATIVE_INT32, 4, index->n, each,
                            &index->channels));
     HIRL_TRY(
-        read_integers(file, path, "/label", H5T_NATIVE_INT32, 4, index->n, each, &index->label));
-    HIRL_TRY(read_integers(file, path, "/checksum", H5T_NATIVE_UINT64, 8, index->n, each,
+        read_integers(file, index, "/label", H5T_NATIVE_INT32, 4, index->n, each, &index->label));
+    HIRL_TRY(read_integers(file, index, "/checksum", H5T_NATIVE_UINT64, 8, index->n, each,
                            &index->checksum));
     HIRL_TRY(read_classes(file, index));
     HIRL_TRY(check_samples(index));
@@ -343,7 +387,7 @@ static hirl_status_t load(const char *path, hirl_shard_index_t *index) {
     HIRL_TRY(hirl_text_format(index->path, sizeof index->path, "%s", path));
     // HDF5 would only say that it cannot open the file, not why.
     struct stat found;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // a pipe would wait for its writer
     HIRL_REQUIRE(fd >= 0, HIRL_ERR_IO, "shard %s: %s", path, strerror(errno));
     int answer = fstat(fd, &found);
     close(fd);

@@ -4,6 +4,7 @@
 #   deps.sh packages build [check]   install the missing packages of these groups
 #   deps.sh faiss DIR                build DIR/libfaiss_c.a, FAISS's C API
 #   deps.sh list build [check]       print the packages, one a line
+#                                    (the group fuzz is for `make fuzz` alone)
 #   deps.sh derive list|deb822       print source entries for the binary ones on standard input
 #
 # The distribution's package of FAISS holds the C API's headers but not its code, so the code is compiled from
@@ -20,6 +21,7 @@ packages_check=(
     clang-format-14 gfortran python3 python3-numpy python3-pil python3-h5py python3-torch python3-torchvision
     python3-faiss python3-protobuf python3-crcmod chromium
 )
+packages_fuzz=(clang-14 libclang-rt-14-dev)
 
 # For tests of this script: other programs in the place of the system's.
 dpkg_query=${HIRL_DPKG_QUERY:-dpkg-query}
@@ -38,7 +40,8 @@ packages_of() {
         case $group in
             build) printf '%s\n' "${packages_build[@]}" ;;
             check) printf '%s\n' "${packages_check[@]}" ;;
-            *) die "unknown group '$group', want build or check" ;;
+            fuzz) printf '%s\n' "${packages_fuzz[@]}" ;;
+            *) die "unknown group '$group', want build, check or fuzz" ;;
         esac
     done
 }

@@ -19,6 +19,13 @@ typedef struct shard {
         is_external;
     const char *missing; // an object that is not written
     const char *shorter; // an object with one element less
+    const char *packed;  // an object in chunks, by a filter
+    const char *outside; // an object whose bytes are in another file
+    const char *virtual; // an object that is a view of another file's
+    const char *linked;  // an object that is a link to another file's
+    const char *soft;    // an object that is a link to a name
+    const char *odd;     // an object of integers that do not use all their bits
+    const char *unwritten;
     int64_t offset[N + 1];
     int32_t height[N], width[N], channels[N], label[N];
     int n_classes;
@@ -44,9 +51,11 @@ static shard_t good(void) {
 
 static void write_text(hid_t file, const char *name, const char *text) {
     hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate(H5S_SCALAR);
-    H5Tset_size(type, H5T_VARIABLE); // as h5py writes str
+    const bool is_variable = strncmp(text, "variable:", 9) == 0; // as h5py writes str
+    H5Tset_size(type, is_variable ? H5T_VARIABLE : strlen(text));
+    H5Tset_strpad(type, is_variable ? H5T_STR_NULLTERM : H5T_STR_NULLPAD); // as NumPy: no NUL
     hid_t attribute = H5Acreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
-    NEED(H5Awrite(attribute, type, &text) >= 0);
+    NEED(H5Awrite(attribute, type, is_variable ? (const void *)&text : text) >= 0);
     H5Aclose(attribute);
     H5Sclose(space);
     H5Tclose(type);
@@ -60,14 +69,40 @@ static void write_int(hid_t file, const char *name, int value) {
     H5Sclose(space);
 }
 
+static bool is_named(const char *which, const char *name) {
+    return which && strcmp(which, name) == 0;
+}
+
 static void write_array(hid_t file, const shard_t *shard, const char *name, hid_t type, hsize_t n,
                         const void *data) {
     if (shard->missing && strcmp(shard->missing, name) == 0) return;
     if (shard->shorter && strcmp(shard->shorter, name) == 0) n--;
-    hid_t space = H5Screate_simple(1, &n, NULL);
-    hid_t object = H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    NEED(H5Dwrite(object, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
+    if (is_named(shard->linked, name)) {
+        NEED(H5Lcreate_external("other.h5", name, file, name, H5P_DEFAULT, H5P_DEFAULT) >= 0);
+        return;
+    }
+    if (is_named(shard->soft, name)) {
+        NEED(H5Lcreate_soft("/offset", file, name, H5P_DEFAULT, H5P_DEFAULT) >= 0);
+        return;
+    }
+    hid_t space = H5Screate_simple(1, &n, NULL), stored = H5Tcopy(type),
+          plist = H5Pcreate(H5P_DATASET_CREATE);
+    if (is_named(shard->packed, name)) {
+        const hsize_t chunk = 2;
+        H5Pset_chunk(plist, 1, &chunk);
+        H5Pset_deflate(plist, 4);
+    }
+    if (is_named(shard->outside, name)) H5Pset_external(plist, "data.bin", 0, H5F_UNLIMITED);
+    if (is_named(shard->virtual, name)) H5Pset_virtual(plist, space, "other.h5", name, space);
+    if (is_named(shard->odd, name)) H5Tset_precision(stored, 13);
+    hid_t object = H5Dcreate2(file, name, stored, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    NEED(object >= 0);
+    if (!is_named(shard->outside, name) && !is_named(shard->virtual, name) &&
+        !is_named(shard->unwritten, name))
+        NEED(H5Dwrite(object, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0);
     H5Dclose(object);
+    H5Pclose(plist);
+    H5Tclose(stored);
     H5Sclose(space);
 }
 
@@ -199,6 +234,10 @@ static void test_header(void) {
     REFUSED("is no shard: its attribute 'format' is 'other', expected 'hirl-shard'",
             shard.format = "other");
     CHECK(!hirl_shard_is_shard(test_path("broken.h5")));
+    // HDF5 takes a text of variable length from where the file says, in a size that it says elsewhere.
+    REFUSED("attribute 'format' is a text of variable length, expected fixed length",
+            shard.format = "variable:hirl-shard");
+    REFUSED("encoding is '?[2J', expected 'raw'", shard.encoding = "\x1b[2J");
     REFUSED("format version 2, this program reads version 1", shard.version = 2);
     REFUSED("attribute 'version' is missing", shard.version = 0);
     REFUSED("attribute 'version' is no integer", shard.is_version_text = true);
@@ -232,6 +271,70 @@ static void test_objects(void) {
     REFUSED("/data has 2 dimensions, expected 1", shard.is_2d = true);
     REFUSED("/data has 0 of 23 bytes on disk, it was not written to its end",
             shard.is_unwritten = true);
+}
+
+// What HDF5 would take from elsewhere, unfold or convert is refused before it does so, in each object.
+static void test_elsewhere(void) {
+    static const char *const names[] = {"/offset", "/height",     "/width",      "/channels",
+                                        "/label",  "/checksum",   "/class_name", "/class_parent",
+                                        "/name",   "/name_offset"};
+    char text[128];
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *name = names[i];
+        snprintf(text, sizeof text, "%s is chunked with 1 filters", name);
+        REFUSED(text, shard.packed = name);
+        snprintf(text, sizeof text, "%s is laid out with 0 filters and 1 external files", name);
+        REFUSED(text, shard.outside = name);
+        snprintf(text, sizeof text, "%s is virtual", name);
+        REFUSED(text, shard.virtual = name);
+        snprintf(text, sizeof text, "%s is a link, expected an object of this file", name);
+        REFUSED(text, shard.linked = name);
+        REFUSED(text, if (i > 0) shard.soft = name; else shard.linked = name);
+        if (i < 8) {
+            snprintf(text, sizeof text, "%s has 0 of ", name);
+            REFUSED(text, shard.unwritten = name);
+        }
+        if (strcmp(name, "/class_name") == 0) continue;
+        snprintf(text, sizeof text, "%s has elements of another type", name);
+        REFUSED(text, shard.odd = name);
+    }
+}
+
+// A pipe in a folder of shards would wait for its writer for ever.
+static void test_pipe(void) {
+    hirl_shard_set_t *set = NULL;
+    hirl_text_t text = {0};
+    const char *path = test_path("pipe.h5");
+    NEED(mkfifo(path, 0600) == 0);
+    CHECK_FAILS(open_one(path, &set), HIRL_ERR_IO, "pipe.h5: not a file");
+    CHECK_FAILS(hirl_shard_describe(path, &text), HIRL_ERR_IO, "pipe.h5: not a file");
+    CHECK(!hirl_shard_is_shard(path));
+    hirl_text_reset(&text);
+}
+
+// What is not of the format is described without being believed, and a label of millions in a file
+// of some kB does not become a description of millions of lines.
+static void test_described(void) {
+    const char *path = test_path("described.h5");
+    shard_t shard = good();
+    shard.n_classes = 0;
+    shard.label[0] = 9999999;
+    write_shard(path, &shard);
+    hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    write_text(file, "note", "variable:text");
+    write_text(file, "bell", "a\ab");
+    H5Lcreate_external("other.h5", "/x", file, "away", H5P_DEFAULT, H5P_DEFAULT);
+    H5Fclose(file);
+    hirl_text_t text = {0};
+    hirl_mem_reset_peak();
+    NEED_OK(hirl_shard_describe(path, &text));
+    CHECK(hirl_mem_peak(HIRL_MEM_KIND_COUNT) < (size_t)1 << 20);
+    CHECK_HAS(text.data, "9999999: 1 samples\n");
+    CHECK_HAS(text.data, "note = (neither a text of fixed length nor an integer)");
+    CHECK_HAS(text.data, "bell = 'a?b'");
+    CHECK_HAS(text.data, "(not an array)");
+    CHECK(text.size < 4096);
+    hirl_text_reset(&text);
 }
 
 static void test_values(void) {
@@ -283,6 +386,9 @@ TEST_MAIN {
     RUN(test_good);
     RUN(test_header);
     RUN(test_objects);
+    RUN(test_elsewhere);
+    RUN(test_pipe);
+    RUN(test_described);
     RUN(test_values);
     RUN(test_cut);
     hirl_world_destroy(&world);
