@@ -21,16 +21,18 @@ struct run_log {
     events_t *events; // rank 0
     char path[HIRL_DECK_TEXT_MAX + 32];
     int64_t n_steps, first_step, step;
-    int64_t n_interval;
-    double sum[N_VALUES]; // losses, metrics, total, gradient norm
+    int64_t n_interval, n_skipped;
+    double sum[N_VALUES]; // of the steps not skipped: losses, metrics, total, gradient norm
     char name[N_NAMED][HIRL_TERM_NAME_MAX + 8];
     step_times_t interval, total;
     double start, last_line;
     double last_loss;
-    int64_t last_knn;     // step of the last evaluation in the file, -1: none
-    int64_t open_step;    // whose open interval is in the file
-    metrics_line_t *open; // rank 0, until the first step: sums to go on with
-    metrics_line_t line;  // scratch
+    int64_t last_knn;  // step of the last evaluation in the file, -1: none
+    int64_t open_step; // whose open interval is in the file
+    bool is_open, is_report_due;
+    double report_seconds, report_end; // what the last one took, and when it was written
+    metrics_line_t *open;              // rank 0, until the first step: sums to go on with
+    metrics_line_t line;               // scratch
     char text[METRICS_LINE_MAX];
 };
 
@@ -162,13 +164,16 @@ static hirl_status_t resume_interval(run_log_t *log) {
     hirl_world_t *world = log->session->world;
     if (log->open) {
         double n = metrics_number(log->open, "open_steps", 0);
+        double skipped = metrics_number(log->open, "open_skipped", 0);
         log->n_interval = n >= 1 && n < 1e15 ? (int64_t)n : 0;
+        log->n_skipped = skipped >= 1 && skipped <= n ? (int64_t)skipped : 0;
         log->interval = (step_times_t){.data = metrics_number(log->open, "open_t_data", 0),
                                        .compute = metrics_number(log->open, "open_t_compute", 0),
                                        .reduce = metrics_number(log->open, "open_t_comm", 0),
                                        .total = metrics_number(log->open, "open_t_step", 0)};
     }
-    return hirl_par_broadcast(world, &log->n_interval, 1, HIRL_PAR_I64, 0);
+    HIRL_TRY(hirl_par_broadcast(world, &log->n_interval, 1, HIRL_PAR_I64, 0));
+    return hirl_par_broadcast(world, &log->n_skipped, 1, HIRL_PAR_I64, 0);
 }
 
 hirl_status_t run_log_create(hirl_session_t *session, int64_t first_step, int64_t n_steps,
@@ -187,12 +192,54 @@ hirl_status_t run_log_create(hirl_session_t *session, int64_t first_step, int64_
         run_log_destroy(&log);
         return status;
     }
+    log->is_open = true;
     *log_p = log;
     return HIRL_OK;
 }
 
+// The page is made from the file; what fails here is no reason to end a training.
+static void write_report(run_log_t *log) {
+    const hirl_session_t *s = log->session;
+    hirl_text_t deck[2] = {{0}, {0}};
+    char path[HIRL_DECK_TEXT_MAX + 32];
+    double begin = hirl_time_now();
+    hirl_status_t status = HIRL_OK;
+    if (!log->metrics.is_open) return;
+    for (int i = 0; status == HIRL_OK && i < 2; ++i)
+        status = hirl_deck_write_text(s->deck, i > 0, &deck[i]);
+    report_info_t info = {.output = s->run->output,
+                          .method = s->run->method,
+                          .hierarchy = s->run->hierarchy,
+                          .device = s->run->device,
+                          .precision = s->run->precision,
+                          .deck_short = deck[0].data ? deck[0].data : "",
+                          .deck_full = deck[1].data ? deck[1].data : "",
+                          .n_ranks = hirl_world_size(s->world),
+                          .batch = s->optim->batch,
+                          .n_steps = log->n_steps,
+                          .epochs = s->schedule->epochs};
+    if (status == HIRL_OK)
+        status = hirl_text_format(path, sizeof path, "%s/report.html", s->run->output);
+    if (status == HIRL_OK) status = report_write(log->path, path, &info);
+    if (status != HIRL_OK)
+        hirl_log_root(HIRL_LOG_WARN, "the report is not written: %s", hirl_error_text_view());
+    hirl_text_reset(&deck[0]);
+    hirl_text_reset(&deck[1]);
+    log->is_report_due = false;
+    log->report_end = hirl_time_now();
+    log->report_seconds = log->report_end - begin;
+    hirl_log_root(HIRL_LOG_DEBUG, "report: seconds = %.3f", log->report_seconds);
+}
+
+// At the first step after an epoch, when what follows an epoch is in the file too. At most a hundredth of the time goes into reports.
+static void report_if_due(run_log_t *log) {
+    if (log->is_report_due && hirl_time_now() - log->report_end > 100 * log->report_seconds)
+        write_report(log);
+}
+
 void run_log_destroy(run_log_t **log) {
     if (!log || !*log) return;
+    if ((*log)->is_open) write_report(*log);
     append_close(&(*log)->metrics);
     events_destroy(&(*log)->events);
     hirl_mem_free((*log)->open);
@@ -291,20 +338,30 @@ static hirl_status_t write_step(run_log_t *log, const hirl_progress_t *progress,
                                 double lr, const double *mean, bool is_partial) {
     hirl_text_t text = {0};
     const step_times_t *t = &log->interval;
-    double n = (double)log->n_interval, rate = n * (double)batch_size(log) / t->total;
+    double n = (double)log->n_interval, n_done = (double)(log->n_interval - log->n_skipped);
+    double rate = n * (double)batch_size(log) / t->total;
     hirl_status_t status = hirl_text_append(
         &text, "{\"step\": %lld, \"epoch\": %.6f, \"samples_seen\": %lld, \"lr\": %.8g",
         (long long)progress->step, epoch, (long long)progress->samples_seen, lr);
     for (int i = 0; status == HIRL_OK && i < N_VALUES; ++i)
-        if (sum_name(log, i)[0]) status = append_number(&text, sum_name(log, i), mean[i] / n);
+        if (sum_name(log, i)[0]) status = append_number(&text, sum_name(log, i), mean[i] / n_done);
     if (status == HIRL_OK) status = append_number(&text, "images_per_s", rate);
     if (status == HIRL_OK)
         status = hirl_text_append(
             &text, ", \"t_data\": %.6f, \"t_compute\": %.6f, \"t_comm\": %.6f, \"t_step\": %.6f",
             t->data / n, t->compute / n, t->reduce / n, t->total / n);
+    if (status == HIRL_OK && log->n_skipped > 0)
+        status = hirl_text_append(&text, ", \"skipped_steps\": %lld", (long long)log->n_skipped);
     if (status == HIRL_OK && is_partial)
         status = hirl_text_append(&text, ", \"partial_steps\": %lld", (long long)log->n_interval);
     return write_line(log, &text, status);
+}
+
+static void add_values(run_log_t *log, const hirl_step_result_t *result) {
+    for (int i = 0; i < result->n_losses; ++i) log->sum[i] += result->loss[i];
+    for (int i = 0; i < result->n_metrics; ++i) log->sum[HIRL_MAX_TERMS + i] += result->metric[i];
+    log->sum[N_NAMED] += result->total;
+    log->sum[N_NAMED + 1] += result->grad_norm;
 }
 
 hirl_status_t run_log_step(run_log_t *log, const hirl_progress_t *progress, double epoch, double lr,
@@ -312,10 +369,12 @@ hirl_status_t run_log_step(run_log_t *log, const hirl_progress_t *progress, doub
     double mean[N_VALUES];
     HIRL_TRY(name_sums(log, result));
     resume_sums(log);
-    for (int i = 0; i < result->n_losses; ++i) log->sum[i] += result->loss[i];
-    for (int i = 0; i < result->n_metrics; ++i) log->sum[HIRL_MAX_TERMS + i] += result->metric[i];
-    log->sum[N_NAMED] += result->total;
-    log->sum[N_NAMED + 1] += result->grad_norm;
+    report_if_due(log);
+    log->is_report_due = log->is_report_due || progress->batch == 0;
+    if (result->is_finite)
+        add_values(log, result);
+    else
+        ++log->n_skipped;
     log->step = progress->step;
     ++log->n_interval;
     add_times(&log->interval, times);
@@ -324,7 +383,7 @@ hirl_status_t run_log_step(run_log_t *log, const hirl_progress_t *progress, doub
     bool is_whole = progress->step % log->session->run->log_every == 0;
     if (!is_whole && !is_last) return HIRL_OK;
     HIRL_TRY(mean_sums(log, mean));
-    log->last_loss = mean[N_NAMED] / (double)log->n_interval;
+    log->last_loss = mean[N_NAMED] / (double)(log->n_interval - log->n_skipped);
     if (hirl_world_rank(log->session->world) == 0) {
         HIRL_TRY(write_step(log, progress, epoch, lr, mean, !is_whole));
         show(log, progress, epoch, lr, log->last_loss,
@@ -333,7 +392,7 @@ hirl_status_t run_log_step(run_log_t *log, const hirl_progress_t *progress, doub
     if (!is_whole) return HIRL_OK; // a later run may go on with it
     memset(log->sum, 0, sizeof log->sum);
     log->interval = (step_times_t){0};
-    log->n_interval = 0;
+    log->n_interval = log->n_skipped = 0;
     return HIRL_OK;
 }
 
@@ -361,6 +420,8 @@ static hirl_status_t write_open(run_log_t *log, const double *mean) {
     const step_times_t *t = &log->interval;
     hirl_status_t status = hirl_text_append(&text, "{\"step\": %lld, \"open_steps\": %lld",
                                             (long long)log->step, (long long)log->n_interval);
+    if (status == HIRL_OK && log->n_skipped > 0)
+        status = hirl_text_append(&text, ", \"open_skipped\": %lld", (long long)log->n_skipped);
     for (int i = 0; status == HIRL_OK && i < N_VALUES; ++i)
         if (sum_name(log, i)[0]) status = append_exact(&text, sum_name(log, i), mean[i]);
     if (status == HIRL_OK) status = append_exact(&text, "t_data", t->data);

@@ -83,6 +83,21 @@ void events_add(events_t *events, const metrics_line_t *line);
 void events_sync(events_t *events);
 void events_destroy(events_t **events);
 
+// ------------------------------------------------------------------------------------ report
+
+/// What a report tells beside metrics.jsonl; all HIRL_BORROW, texts may be anything.
+typedef struct report_info {
+    const char *output, *method, *hierarchy;
+    const char *device, *precision;
+    const char *deck_short, *deck_full;
+    int n_ranks;
+    int64_t batch, n_steps;
+    double epochs;
+} report_info_t;
+
+/// Writes a page with the charts of `metrics_path` to `path`, whole or not at all. Errors: HIRL_ERR_IO, HIRL_ERR_MEMORY.
+hirl_status_t report_write(const char *metrics_path, const char *path, const report_info_t *info);
+
 #ifdef __cplusplus
 }
 #endif
