@@ -67,7 +67,8 @@ SANITIZED := build/debug-asan-ubsan
 # ------------------------------------------------------------------------------------------ libraries
 # Looked for only where something is compiled: the other targets work before `make deps` has run.
 
-OFFLINE_GOALS := check-layers check-format format configure deps deps-check demo check bench fuzz clean distclean help
+OFFLINE_GOALS := check-layers check-format format configure deps deps-check demo check check-slurm bench fuzz \
+    clean distclean help
 GOALS := $(or $(MAKECMDGOALS),all)
 
 ifneq ($(filter-out $(OFFLINE_GOALS),$(GOALS)),)
@@ -297,6 +298,12 @@ $(FUZZ_PROGRAMS): $(FUZZ_BUILD)/%: validation/fuzz/%.c $(FUZZ_OBJECTS) $(SGEMM) 
 	$(call say,FUZZ,$<)
 	$(Q)$(FUZZ_COMPILE) -MF $@.d -MT $@ -fsanitize=fuzzer -o $@ $< $(FUZZ_OBJECTS) $(SGEMM) $(LIBRARY) \
 	    $(LDFLAGS) $(LIBRARIES) -lgomp
+
+## check-slurm    start a SLURM of two nodes on this machine (as root) and run the job scripts there; search=... by name
+.PHONY: check-slurm
+check-slurm: deps-check
+	@$(MAKE) all
+	@HIRL_X='$(abspath $(PROGRAM))' MPIRUN='$(MPIRUN)' $(PYTHON) validation/slurm/check_slurm.py $(search)
 
 ## check-layers   includes point only backwards; each library and exit() stay where they belong
 check-layers:

@@ -1,28 +1,23 @@
 #!/bin/bash
-# Pre-trains: sbatch slurm/train.sh [DECK [group%key=value ...]]. Default deck: input/hirl_mocov2.nml.
-# Submit the same line again to continue; a signal 120 s before the time limit leads to a checkpoint (exit code 75) and a requeue.
+# Runs a deck: sbatch slurm/train.sh [DECK [group%key=value ...]], by default input/hirl_mocov2.nml.
+#
+# Two minutes before the time limit the run writes a checkpoint and goes back into the queue, where
+# it continues; also on SIGTERM or SIGUSR1, on preemption and when a node fails. The same line
+# submitted again continues a run as well. Where a clustering takes longer than two minutes:
+# sbatch --signal=B:USR1@600 ... More nodes: sbatch --nodes=8 ... (see launch.sh for the ranks).
 #SBATCH --job-name=hirl-train
 #SBATCH --nodes=1
-#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -u
+trap 'is_stopped=yes' USR1 TERM
+# SLURM runs a copy of this script; its folder is that of the one that was submitted.
+folder=$(scontrol show job "$SLURM_JOB_ID" |
+    sed -n '/^ *Command=/{ s|^ *Command=\(.*/\)[^/ ]*\.sh.*|\1|p; q }')
+. "${folder:-slurm/}launch.sh"
 deck=${1:-input/hirl_mocov2.nml}
 shift $(($# > 0 ? 1 : 0))
-
-# The batch shell gets the signal; the step must see it.
-srun --kill-on-bad-exit=1 "${HIRL_X:-hirl.x}" "$deck" "$@" &
-step=$!
-trap 'kill -USR1 "$step" 2>/dev/null' USR1 TERM
-wait "$step"
-code=$?
-while kill -0 "$step" 2>/dev/null; do
-    wait "$step"
-    code=$?
-done
-if [ "$code" -eq 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
-    scontrol requeue "$SLURM_JOB_ID"
-fi
-exit "$code"
+launch "$deck" "$@"

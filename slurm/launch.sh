@@ -1,0 +1,66 @@
+# Read by the job scripts of this folder: runs hirl.x as one step over all nodes of the job.
+#
+#   launch DECK [group%key=value ...]
+#       ends with the program's exit code; one that was interrupted (75) is put back into the queue
+#
+# Ranks: as many as the job asked for (--ntasks, --ntasks-per-node), else one per GPU of the job or
+# one per CPU socket, each with its share of the cores and bound to them.
+# HIRL_X: the program, if it is neither in the current folder nor on PATH.
+# HIRL_SRUN: further options of srun; they come last and win.
+# shellcheck shell=bash
+
+step='' is_stopped=no is_woken=no
+
+# SLURM sends SIGUSR1 to this shell alone, so the ranks must get it from here. SIGTERM has reached
+# them already, unless somebody sent it to this shell alone.
+pass_signal() {
+    is_stopped=yes is_woken=yes
+    [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || :
+}
+
+layout() {
+    local n_ranks=${SLURM_NTASKS_PER_NODE:-} n_cpus=${SLURM_CPUS_ON_NODE:-1} n_nodes
+    n_nodes=${SLURM_JOB_NUM_NODES:-1}
+    if [ -z "$n_ranks" ] && [ -n "${SLURM_NTASKS:-}" ]; then
+        options=(--ntasks="$SLURM_NTASKS" --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}")
+        return
+    fi
+    if [ -z "$n_ranks" ]; then
+        n_ranks=${SLURM_GPUS_ON_NODE:-$(lscpu --parse=socket | grep -v '^#' | sort -u | wc -l)}
+        [ "$n_ranks" -gt 0 ] || n_ranks=1
+        [ "$n_ranks" -le "$n_cpus" ] || n_ranks=$n_cpus
+    fi
+    n_cpus=${SLURM_CPUS_PER_TASK:-$((n_cpus > n_ranks ? n_cpus / n_ranks : 1))}
+    options=(--ntasks=$((n_nodes * n_ranks)) --ntasks-per-node="$n_ranks" --cpus-per-task="$n_cpus")
+}
+
+launch() {
+    local code=0 extra options state job=$SLURM_JOB_ID
+    # The plain number of an array's last element means the whole array.
+    [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    trap pass_signal USR1 TERM
+    layout
+    read -r -a extra <<<"${HIRL_SRUN:-}"
+    # --wait: when one rank is gone the others are ended a minute later. --kill-on-bad-exit would
+    # end them at once, also those that are about to leave with 75, and 75 would be lost.
+    options=(--mpi=pmix --wait=60 --cpu-bind=cores "${options[@]}" ${extra[@]+"${extra[@]}"})
+    echo "launch: job $job start $((${SLURM_RESTART_COUNT:-0} + 1)):" \
+        "srun ${options[*]} ${HIRL_X:-hirl.x} $*"
+    srun "${options[@]}" "${HIRL_X:-hirl.x}" "$@" &
+    step=$!
+    while wait "$step" || code=$?; [ $is_woken = yes ]; do
+        is_woken=no code=0 # a signal ends the waiting, not the step
+    done
+    [ "$is_stopped,$code" != yes,138 ] || code=75 # the signal came before the program was ready
+    if [ "$code" -eq 75 ]; then
+        state=$(scontrol show job "$job" | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p')
+        # A job that is being cancelled would be revived; one that is preempted has its place.
+        if [ "${state:-RUNNING}" = RUNNING ]; then
+            echo "launch: interrupted after a checkpoint, back into the queue"
+            scontrol requeue "$job"
+        else
+            echo "launch: interrupted after a checkpoint; SLURM ends the job ($state)"
+        fi
+    fi
+    exit "$code"
+}
