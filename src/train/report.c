@@ -123,7 +123,7 @@ static void note_restart(run_t *run, const metrics_line_t *line) {
 
 static void add(run_t *run, const metrics_line_t *line, int64_t *last_interval) {
     double epoch = metrics_number(line, "epoch", NAN), time = metrics_number(line, "time", NAN);
-    if (epoch > 0 && isfinite(epoch)) run->steps_per_epoch = (double)line->step / epoch;
+    if (epoch > 1e-9 && epoch < 1e9) run->steps_per_epoch = (double)line->step / epoch;
     if (isfinite(time) && !isfinite(run->first_time)) run->first_time = time;
     if (isfinite(time)) run->last_time = time;
     if (line->step > run->last_step) run->last_step = line->step;
@@ -235,11 +235,15 @@ static double position(const axis_t *axis, double value) {
 
 // Ticks at 1, 2 or 5 times a power of ten; the axis ends at the data or at ticks.
 static axis_t linear_axis(double low, double high, int n_wanted, bool ends_at_ticks) {
+    bool is_empty = !(low <= high);
+    low = is_empty ? 0 : fmin(fmax(low, -1e300), 1e300);
+    high = is_empty ? 1 : fmin(fmax(high, -1e300), 1e300);
     axis_t axis = {.low = low, .high = high};
-    if (!(high - low > 1e-9 * fmax(fabs(low), fabs(high))) || !isfinite(high - low)) {
-        double margin = isfinite(low) && low != 0 ? 0.1 * fabs(low) : 1;
-        axis.low = isfinite(low) ? low - margin : 0;
-        axis.high = isfinite(low) ? low + margin : 1;
+    double size = fmax(fabs(low), fabs(high));
+    if (!(high - low > fmax(1e-9 * size, 1e-290))) {
+        double margin = size > 1e-280 ? 0.1 * size : 1;
+        axis.low -= margin;
+        axis.high += margin;
     }
     double rough = (axis.high - axis.low) / n_wanted, power = pow(10, floor(log10(rough)));
     double step = rough <= power       ? power

@@ -1,5 +1,5 @@
 # test: timeout=300 needs=python3-h5py,python3-protobuf,python3-crcmod,dataset-fashion-mnist
-"""What a run logs has each step once, whenever it was stopped: metrics.jsonl and TensorBoard's events.
+"""What a run logs has each step once, whenever it was stopped: metrics.jsonl, TensorBoard's events.
 
 The events are decoded by two readers that share nothing with the writer: Google's protobuf with the
 messages described here by their public field numbers and crcmod's CRC-32C, and TensorBoard's own
@@ -230,7 +230,7 @@ def stopped():
     for stop in (4, 9, 11):
         expect(hirl(*args, "run%%max_steps=%d" % stop), 0)
     last = metrics("stopped/metrics.jsonl")[-1]
-    check(last["step"] == 11 and "open_steps" in last, "stopped: sums of the open interval are kept")
+    check(last["step"] == 11 and "open_steps" in last, "stopped: sums of the interval are kept")
     check(restarts("stopped") == [4, 9], "stopped: restarts at steps %s" % restarts("stopped"))
     steps = [step for step, _ in check_events("stopped at 11", "stopped")["train/loss"]]
     check(steps == [3, 6, 9, 11], "stopped at 11: scalars of steps %s" % steps)
