@@ -2,21 +2,24 @@
 // Event in protobuf's wire format: 1 wall_time double, 2 step int64, 3 file_version string, 5 summary, 7 session_log; Summary: 1 repeated value;
 // Summary.Value: 1 tag string, 2 simple_value float; SessionLog: 1 status, 1 = START.
 //
-// Each start of a run writes a new file with all that metrics.jsonl has kept, under a name that sorts behind the earlier ones, and removes those: a TensorBoard
+// Each start of a run writes a new file with all that metrics.jsonl has kept, under a name that sorts behind the earlier ones, and empties those: a TensorBoard
 // that is watching goes on to the new name, and the START in it makes it forget the steps that it read before.
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "run_log_impl.h"
 
 enum { SUMMARY_MAX = METRICS_PAIRS_MAX * (METRICS_NAME_MAX + 32), EVENT_MAX = SUMMARY_MAX + 64 };
+enum { HEAD_SIZE = 40 }; // bytes of the first record, which tells the version
 static const char prefix[] = "events.out.tfevents.", suffix[] = ".hirl";
 
 // A message under construction; nothing is added beyond its room.
@@ -204,25 +207,39 @@ static bool is_ours(const char *name) {
     return starts_with(name, prefix) && n >= n_suffix && strcmp(name + n - n_suffix, suffix) == 0;
 }
 
-// The newest time in a name written here; 0 if there is none.
-static long long newest(const char *folder) {
-    long long seconds = 0;
+// The file written here that sorts last but for `without`; "" if there is none.
+static void find_newest(const char *folder, const char *without, char name[NAME_MAX + 1]) {
     DIR *dir = opendir(folder);
-    for (const struct dirent *entry; dir && (entry = readdir(dir));) {
-        long long found = is_ours(entry->d_name) ? atoll(entry->d_name + sizeof prefix - 1) : 0;
-        if (found > seconds && found < 9999999999LL) seconds = found;
-    }
+    name[0] = '\0';
+    for (const struct dirent *entry; dir && (entry = readdir(dir));)
+        if (is_ours(entry->d_name) && strcmp(entry->d_name, without) != 0 &&
+            strcmp(entry->d_name, name) > 0)
+            snprintf(name, NAME_MAX + 1, "%s", entry->d_name);
     if (dir) closedir(dir);
-    return seconds;
 }
 
-static void remove_others(const char *folder, const char *keep) {
+static bool cut_or_remove(int folder_fd, const char *name, bool is_cut) {
+    struct stat found;
+    if (!is_cut || fstatat(folder_fd, name, &found, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !S_ISREG(found.st_mode) || found.st_size < HEAD_SIZE)
+        return unlinkat(folder_fd, name, 0) == 0;
+    int fd = openat(folder_fd, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+    bool is_done = fd >= 0 && ftruncate(fd, HEAD_SIZE) == 0;
+    if (fd >= 0) close(fd);
+    return is_done;
+}
+
+// Of the earlier files the newest is cut to its version, and stays until the next start: a TensorBoard without its data server opens by name what it is
+// reading, and gets no further if that is gone.
+static void retire_others(const char *folder, const char *keep) {
+    char newest[NAME_MAX + 1];
+    find_newest(folder, keep, newest);
     DIR *dir = opendir(folder);
     for (const struct dirent *entry; dir && (entry = readdir(dir));)
         if (is_ours(entry->d_name) && strcmp(entry->d_name, keep) != 0 &&
-            unlinkat(dirfd(dir), entry->d_name, 0) != 0)
+            !cut_or_remove(dirfd(dir), entry->d_name, strcmp(entry->d_name, newest) == 0))
             hirl_log_root(HIRL_LOG_WARN,
-                          "%s/%s: cannot be removed (%s); TensorBoard will show its steps too",
+                          "%s/%s: cannot be emptied (%s); TensorBoard will show its steps too",
                           folder, entry->d_name, strerror(errno));
     if (dir) {
         (void)fsync(dirfd(dir));
@@ -232,8 +249,11 @@ static void remove_others(const char *folder, const char *keep) {
 
 // Sorts behind the earlier ones even if the clock was set back.
 static hirl_status_t make_name(const char *folder, char *name, size_t size) {
-    char host[256] = "";
-    long long now = (long long)time(NULL), least = newest(folder) + 1;
+    char host[256] = "", newest[NAME_MAX + 1];
+    find_newest(folder, "", newest);
+    long long now = (long long)time(NULL), least = 1;
+    if (newest[0]) least = strtoll(newest + sizeof prefix - 1, NULL, 10) + 1;
+    if (least < 1 || least > 9999999999LL) least = 1; // ten digits, so that they sort
     if (gethostname(host, sizeof host - 1) != 0 || !host[0] || strchr(host, '/'))
         strcpy(host, "host");
     return hirl_text_format(name, size, "%s%010lld.%s.%ld%s", prefix, now > least ? now : least,
@@ -273,7 +293,7 @@ static hirl_status_t fill(events_t *events, const char *folder, const char *metr
     HIRL_REQUIRE(rename(events->file.path, path) == 0, HIRL_ERR_IO,
                  "%s: cannot be moved into place: %s", path, strerror(errno));
     memcpy(events->file.path, path, sizeof path);
-    remove_others(folder, name);
+    retire_others(folder, name);
     return HIRL_OK;
 }
 

@@ -95,13 +95,9 @@ def event_files(run):
     return sorted(name for name in os.listdir(run) if "tfevents" in name)
 
 
-def read_events(run):
-    """All events of the run's one event file; None if it is not whole."""
-    names = event_files(run)
-    if len(names) != 1:
-        print("      event files: %s" % names)
-        return None
-    with open(os.path.join(run, names[0]), "rb") as file:
+def read_file(path):
+    """All events of a file; None if it is not whole."""
+    with open(path, "rb") as file:
         data = file.read()
     events, at = [], 0
     while at < len(data):
@@ -122,6 +118,18 @@ def read_events(run):
         events.append(event)
         at += 16 + size
     return events
+
+
+def read_events(run):
+    """All events of the run's last file; None if it is not whole, or more than one file before it
+    is left or tells more than its version."""
+    *earlier, last = event_files(run)
+    for name in earlier:
+        events = read_file(os.path.join(run, name))
+        if len(earlier) > 1 or not events or len(events) != 1 or not events[0].file_version:
+            print("      earlier files: %s" % earlier)
+            return None
+    return read_file(os.path.join(run, last))
 
 
 def scalars_of(events):
@@ -252,14 +260,17 @@ def killed():
         if run.wait_for_step("killed/metrics.jsonl", goal):
             os.kill(run.rank_pids()[rng.randrange(2)], signal.SIGKILL)
         check(run.finish().code not in (0, 75, None), "killed: after step %d" % goal)
-    (name,) = event_files("killed")
+    name = event_files("killed")[-1]
     with open("killed/metrics.jsonl", "ab") as file:
         file.write(b'{"step": 2, "loss": 1.5')
     with open("killed/" + name, "r+b") as file:
         file.truncate(os.path.getsize("killed/" + name) - 7)
     expect(hirl(*args), 0)
     check_same("killed", "killed")
-    check(event_files("killed") != [name], "killed: a new name, for a TensorBoard that is watching")
+    check(
+        event_files("killed")[0] == name and len(event_files("killed")) == 2,
+        "killed: a new name, for a TensorBoard that is watching, which finds the old one emptied",
+    )
 
 
 def odd():
@@ -268,17 +279,17 @@ def odd():
     shutil.copytree("killed", "odd")
     with open("odd/events.out.tfevents.1.other", "wb") as file:
         file.write(b"not of this program")
-    (name,) = (name for name in event_files("odd") if name.endswith(".hirl"))
-    os.rename("odd/" + name, "odd/events.out.tfevents.9000000000.clock.1.hirl")
+    os.rename("odd/" + event_files("odd")[-1], "odd/events.out.tfevents.9000000000.clock.1.hirl")
     with open("odd/metrics.jsonl", "ab") as file:
         file.write(b'\0\0\0\0\nno line\n{"step": 3, "list": [1]}\n{"step": 1e300, "loss": 1}\n')
         file.write(b'{"loss": 2}\n' + b"[" * 200000 + b'\n{"step": 21, "loss": 7}\n')
     expect(hirl(*ARGS, "run%output='odd'"), 0)
     names = event_files("odd")
-    check("events.out.tfevents.1.other" in names, "odd: files of others stay")
-    os.remove("odd/events.out.tfevents.1.other")
+    other = "events.out.tfevents.1.other"
+    check(other in names and os.path.getsize("odd/" + other) == 19, "odd: files of others stay")
+    os.remove("odd/" + other)
     check(
-        len(names) == 2 and names[1] > "events.out.tfevents.9000000000.clock",
+        len(names) == 3 and names[-1] > "events.out.tfevents.9000000000.clock",
         "odd: the new name sorts last although the clock was set back (%s)" % names[-1],
     )
     check_same("odd", "odd")
