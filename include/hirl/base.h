@@ -181,6 +181,31 @@ size_t hirl_mem_check_balance(void);
 #define HIRL_ALLOC(kind, n, ptr_p) \
     hirl_mem_calloc((kind), (size_t)(n), sizeof(**(ptr_p)), (void **)(ptr_p))
 
+// -------------------------------------------------------------------------------- heartbeat
+
+/// Where this process is, for a watchdog in another thread. The main thread alone writes; texts are static.
+typedef struct hirl_beat {
+    int64_t step;      // optimiser steps done
+    const char *phase; // "training", "clustering", ...
+    const char *call;  // what it waits for others in; NULL: it computes
+    double seconds;    // for how long it has done so
+} hirl_beat_t;
+void hirl_beat_step(int64_t step);
+void hirl_beat_phase(const char *phase);
+/// Around whatever may wait for other ranks; pairs nest, and the outermost counts.
+void hirl_beat_enter(const char *call);
+void hirl_beat_leave(void);
+/// From any thread.
+hirl_beat_t hirl_beat_read(void);
+
+// -------------------------------------------------------------------------------- locks
+
+/// Takes the lock of the file `path` (made if it is not there) for this process, and writes host and pid into it for others to
+/// read. The kernel gives it back when the process ends, however it does. A file system without locks gives a warning
+/// and *fd_p = -1. Errors: HIRL_ERR_IO, naming who holds it.
+hirl_status_t hirl_lock_take(const char *path, int *fd_p);
+void hirl_lock_release(int *fd);
+
 // -------------------------------------------------------------------------------- fault points
 
 /// True at the n-th call with this name if the environment variable HIRL_FAULT holds "name:n" (several: separated by commas; n from
@@ -188,6 +213,8 @@ size_t hirl_mem_check_balance(void);
 bool hirl_fault(const char *name);
 /// Ends the process as SIGKILL does at such a call.
 void hirl_fault_kill(const char *name);
+/// Never returns from such a call.
+void hirl_fault_hang(const char *name);
 
 // -------------------------------------------------------------------------------- random numbers
 

@@ -36,6 +36,11 @@ void hirl_world_destroy(hirl_world_t **world);
 /// Ends all ranks at once. Not collective; does not return.
 void hirl_world_abort(hirl_world_t *world, int exit_code);
 
+/// Starts this job's watchdog: a thread per rank tells rank 0's where its rank is, over TCP. A rank that dies, stops, or keeps the
+/// others waiting ends the job within `timeout` seconds, with a message that names rank, node, step and call. Ranks
+/// that cannot reach rank 0 switch it off, with a warning. Ends with the world. Collective. Errors: HIRL_ERR_MEMORY, HIRL_ERR_MPI.
+hirl_status_t hirl_watchdog_start(hirl_world_t *world, double timeout);
+
 // Not collective:
 int hirl_world_rank(const hirl_world_t *world);
 int hirl_world_size(const hirl_world_t *world);

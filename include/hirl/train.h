@@ -20,6 +20,7 @@ typedef struct hirl_run_cfg {
     char precision[HIRL_DECK_TEXT_MAX];
     char output[HIRL_DECK_TEXT_MAX];
     char log_level[HIRL_DECK_TEXT_MAX];
+    double timeout;
     int64_t seed, threads, log_every, max_steps, max_skips, max_rollbacks;
 } hirl_run_cfg_t;
 extern const hirl_group_t hirl_run_group;
@@ -110,8 +111,9 @@ typedef struct hirl_step_request {
 hirl_status_t hirl_session_step(hirl_session_t *session, hirl_reducer_t *reducer,
                                 const hirl_step_request_t *request, hirl_step_result_t *result_p);
 
-/// Puts the newest checkpoint's state in place; where the run stands is the caller's. Errors: HIRL_ERR_NUMERIC if there is none.
-hirl_status_t hirl_session_roll_back(hirl_session_t *session, hirl_progress_t *saved_p);
+/// Puts the newest checkpoint's state in place; where the run stands (`step`, for the message) is the caller's. Errors: HIRL_ERR_NUMERIC if there is none.
+hirl_status_t hirl_session_roll_back(hirl_session_t *session, int64_t step,
+                                     hirl_progress_t *saved_p);
 
 /// How a training ended.
 typedef struct hirl_train_result {

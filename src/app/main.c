@@ -221,7 +221,8 @@ static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int 
     if (status == HIRL_OK) {
         const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
         hirl_log_setup(log_level(run->log_level), hirl_world_rank(world));
-        status = task->run(world, deck, exit_code_p);
+        if (task->check && run->timeout > 0) status = hirl_watchdog_start(world, run->timeout);
+        if (status == HIRL_OK) status = task->run(world, deck, exit_code_p);
     }
     hirl_deck_destroy(&deck);
     return status;

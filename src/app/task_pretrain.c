@@ -2,19 +2,21 @@
 
 #include "app_impl.h"
 
-static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *deck) {
+// The folder is this run's alone until the end: two that write one would mix their checkpoints and logs.
+static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *deck, int *lock_p) {
     const hirl_run_cfg_t *cfg = hirl_deck_group_view(deck, "run");
     char path[HIRL_DECK_TEXT_MAX + 32];
     if (hirl_world_rank(world) != 0) return HIRL_OK;
     HIRL_TRY(hirl_path_make_folder(cfg->output));
+    HIRL_TRY(hirl_text_format(path, sizeof path, "%s/.lock", cfg->output));
+    HIRL_TRY(hirl_lock_take(path, lock_p));
     HIRL_TRY(hirl_text_format(path, sizeof path, "%s/log.txt", cfg->output));
     return hirl_log_open_file(path);
 }
 
-static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p) {
+static hirl_status_t train(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p) {
     hirl_session_t *session = NULL;
     hirl_train_result_t result = {0};
-    HIRL_TRY(hirl_par_agree(world, open_run_folder(world, deck)));
     const hirl_run_cfg_t *cfg = hirl_deck_group_view(deck, "run");
     HIRL_TRY(hirl_world_log_table(world, cfg->device));
     HIRL_TRY(hirl_session_create(world, deck, 0, 0, &session));
@@ -22,6 +24,14 @@ static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit
     app_settle(world, status);
     hirl_session_destroy(&session);
     *exit_code_p = result.is_interrupted ? APP_EXIT_INTERRUPTED : APP_EXIT_OK;
+    return status;
+}
+
+static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p) {
+    int lock = -1;
+    hirl_status_t status = hirl_par_agree(world, open_run_folder(world, deck, &lock));
+    if (status == HIRL_OK) status = train(world, deck, exit_code_p);
+    hirl_lock_release(&lock);
     return status;
 }
 

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { N_POINTS = 16, NAME_MAX_BYTES = 48 };
 
@@ -43,6 +44,11 @@ bool hirl_fault(const char *name) {
         if (at) ++at;
     }
     return false;
+}
+
+void hirl_fault_hang(const char *name) {
+    if (!hirl_fault(name)) return;
+    for (;;) pause();
 }
 
 void hirl_fault_kill(const char *name) {

@@ -262,7 +262,9 @@ hirl_status_t hirl_par_all_to_all_v(hirl_world_t *world, const void *in, const i
         }
         from += (size_t)send_counts[r] * item;
     }
+    hirl_beat_enter("MPI_Waitall of an all-to-all");
     int code = MPI_Waitall(n, requests, statuses);
+    hirl_beat_leave();
     if (code != MPI_SUCCESS) {
         status =
             hirl_par_fail_messages(code, n, statuses, "MPI_Waitall", __FILE__, __LINE__, __func__);

@@ -6,6 +6,13 @@
 
 #include "hirl/par.h"
 
+/// See watchdog.c.
+typedef struct hirl_watchdog hirl_watchdog_t;
+/// Tells the other watchdogs that this rank ends in good order, or with a message of its own, and stops.
+void hirl_watchdog_destroy(hirl_watchdog_t **watchdog);
+/// The same for a process that ends at once: nothing is waited for or freed.
+void hirl_watchdog_farewell(hirl_watchdog_t *watchdog);
+
 struct hirl_world {
     MPI_Comm comm;   // collectives
     MPI_Comm direct; // point-to-point messages of all_to_all_v and of reductions under way
@@ -17,6 +24,7 @@ struct hirl_world {
     bool is_broken;       // a message failed: its requests cannot be waited for
     int next_tag;         // of the next reduction; counts alike on all ranks
     int n_tags;
+    hirl_watchdog_t *watchdog;   // of the world of all ranks, once started
     hirl_par_request_t *pending; // begun, not ended, oldest first
     hirl_par_request_t *spare;   // ended; their buffers serve the next reductions
 };
@@ -37,14 +45,18 @@ hirl_status_t hirl_par_fail_messages(int code, int n, const MPI_Status *statuses
 
 #define HIRL_TRY_MPI(call)                                                                 \
     do {                                                                                   \
+        hirl_beat_enter(#call);                                                            \
         int hirl_mpi_code_ = (call);                                                       \
+        hirl_beat_leave();                                                                 \
         if (hirl_mpi_code_ != MPI_SUCCESS)                                                 \
             return hirl_par_fail_mpi(hirl_mpi_code_, #call, __FILE__, __LINE__, __func__); \
     } while (0)
 
 #define HIRL_TRY_MPI_GOTO(call, status, label)                                                 \
     do {                                                                                       \
+        hirl_beat_enter(#call);                                                                \
         int hirl_mpi_code_ = (call);                                                           \
+        hirl_beat_leave();                                                                     \
         if (hirl_mpi_code_ != MPI_SUCCESS) {                                                   \
             (status) = hirl_par_fail_mpi(hirl_mpi_code_, #call, __FILE__, __LINE__, __func__); \
             goto label;                                                                        \

@@ -274,6 +274,16 @@ hirl_status_t hirl_par_progress(hirl_world_t *world) {
     return world->pending ? advance_all(world, &has_moved) : HIRL_OK;
 }
 
+// The others are advanced too: a rank that waits for one of them must not wait for us.
+static hirl_status_t wait_for(hirl_world_t *world, const hirl_par_request_t *request) {
+    while (request->stage < 2) {
+        bool has_moved = false;
+        HIRL_TRY(advance_all(world, &has_moved));
+        if (!has_moved) sched_yield();
+    }
+    return HIRL_OK;
+}
+
 hirl_status_t hirl_par_all_reduce_end(hirl_world_t *world, hirl_par_request_t **request) {
     HIRL_REQUIRE(world && request && *request, HIRL_ERR_ARG, "%s: there is no request to end",
                  __func__);
@@ -281,12 +291,10 @@ hirl_status_t hirl_par_all_reduce_end(hirl_world_t *world, hirl_par_request_t **
     while (*link && *link != *request) link = &(*link)->next;
     HIRL_REQUIRE(*link, HIRL_ERR_ARG, "%s: the request does not belong to this world or has ended",
                  __func__);
-    // The others are advanced too: a rank that waits for one of them must not wait for us.
-    while ((*request)->stage < 2) {
-        bool has_moved = false;
-        HIRL_TRY(advance_all(world, &has_moved));
-        if (!has_moved) sched_yield();
-    }
+    hirl_beat_enter("an all-reduce");
+    hirl_status_t status = wait_for(world, *request);
+    hirl_beat_leave();
+    HIRL_TRY(status);
     *link = (*request)->next;
     (*request)->next = world->spare;
     world->spare = *request;

@@ -238,6 +238,7 @@ void hirl_world_destroy(hirl_world_t **world) {
     if (!world || !*world) return;
     int is_finalised = 0;
     MPI_Finalized(&is_finalised);
+    hirl_watchdog_destroy(&(*world)->watchdog);
     hirl_par_requests_reset(*world);
     if (!is_finalised) {
         free_comms(*world);
@@ -248,7 +249,8 @@ void hirl_world_destroy(hirl_world_t **world) {
 }
 
 void hirl_world_abort(hirl_world_t *world, int exit_code) {
-    (void)world; // all ranks end, also those outside a group's world
+    // all ranks end, also those outside a group's world
+    if (world && world->watchdog) hirl_watchdog_farewell(world->watchdog);
     MPI_Abort(MPI_COMM_WORLD, exit_code);
     hirl_assert_failed(__FILE__, __LINE__, __func__, "MPI_Abort ends the process");
 }

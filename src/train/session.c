@@ -150,6 +150,10 @@ static const hirl_key_t run_keys[] = {
     HIRL_ROW_INT(hirl_run_cfg_t, max_steps, "0", 0, 1e15, "steps",
                  "Stop, with a checkpoint, when this many optimiser steps are done since the start "
                  "of the training; 0: no limit."),
+    HIRL_ROW_REAL(hirl_run_cfg_t, timeout, "600", 0, 1e9, "s",
+                  "A rank that dies, stops, or keeps the others waiting ends the job within this "
+                  "time, with a message that names it; more than the longest time that one rank "
+                  "works alone. 0: never."),
     HIRL_ROW_INT(
         hirl_run_cfg_t, max_skips, "3", 0, 1e9, "steps",
         "Steps in a row that are passed over because a loss or the gradient is not finite; "

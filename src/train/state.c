@@ -366,22 +366,25 @@ hirl_status_t hirl_session_restart(hirl_session_t *s, hirl_progress_t *progress_
     return hirl_par_agree(s->world, check_later_on_root(s, progress_p->step));
 }
 
-static hirl_status_t open_newest_on_root(const hirl_session_t *s, hirl_ckpt_t **ckpt_p) {
+static hirl_status_t open_newest_on_root(const hirl_session_t *s, int64_t step,
+                                         hirl_ckpt_t **ckpt_p) {
     char folder[HIRL_DECK_TEXT_MAX + 16];
     if (hirl_world_rank(s->world) != 0) return HIRL_OK;
     HIRL_TRY(checkpoint_folder(s, folder));
     HIRL_TRY(hirl_ckpt_open_newest(folder, ckpt_p));
-    HIRL_REQUIRE(*ckpt_p, HIRL_ERR_NUMERIC,
-                 "losses or gradients are not finite, and there is no checkpoint to go back to. "
-                 "Lower optim%%lr, set optim%%clip_grad, or write checkpoints more often "
-                 "(checkpoint%%every_steps)");
+    HIRL_REQUIRE(
+        *ckpt_p, HIRL_ERR_NUMERIC,
+        "step %lld: losses or gradients are not finite, and there is no checkpoint to go back to. "
+        "Lower optim%%lr, set optim%%clip_grad, or write checkpoints more often "
+        "(checkpoint%%every_steps)",
+        (long long)step);
     return HIRL_OK;
 }
 
-hirl_status_t hirl_session_roll_back(hirl_session_t *s, hirl_progress_t *saved_p) {
+hirl_status_t hirl_session_roll_back(hirl_session_t *s, int64_t step, hirl_progress_t *saved_p) {
     hirl_ckpt_t *ckpt = NULL;
     hirl_session_save_wait(s);
-    hirl_status_t status = hirl_par_agree(s->world, open_newest_on_root(s, &ckpt));
+    hirl_status_t status = hirl_par_agree(s->world, open_newest_on_root(s, step, &ckpt));
     if (status == HIRL_OK) status = hirl_session_load(s, ckpt, saved_p);
     hirl_ckpt_close(&ckpt);
     return status;

@@ -36,8 +36,10 @@ static hirl_status_t evaluate(trainer_t *t) {
     hirl_session_t *s = t->s;
     hirl_eval_ctx_t eval = hirl_session_eval_ctx(s);
     if (!s->val) return HIRL_OK;
+    hirl_beat_phase("evaluation");
     HIRL_TRY(hirl_eval_knn(&eval, s->train, s->val, s->knn, &t->result.knn));
     t->result.has_knn = true;
+    hirl_beat_phase("training");
     return run_log_knn(t->log, &t->at, (double)t->at.step / (double)t->n_batches, &t->result.knn);
 }
 
@@ -99,7 +101,7 @@ static void log_samples(const trainer_t *t, const hirl_step_result_t *result,
         used +=
             (size_t)snprintf(list + used, sizeof list - used, " %lld", (long long)batch->index[i]);
     hirl_log_rank(HIRL_LOG_WARN, "step %lld: loss = %g of samples%s%s", (long long)t->at.step,
-                  result->total, list, used + 24 < sizeof list ? "" : " ...");
+                  fabs(result->total), list, used + 24 < sizeof list ? "" : " ...");
 }
 
 // A step that is not finite changed nothing. A few of them are passed over; then the state goes back to the newest checkpoint, and the batches since
@@ -118,7 +120,7 @@ static hirl_status_t judge(trainer_t *t, const hirl_step_result_t *result,
         HIRL_LOG_WARN,
         "step %lld: a loss or the gradient (norm %g) is not finite; passed over, %lld in a "
         "row, %lld in all",
-        (long long)t->at.step, result->grad_norm, (long long)t->n_skips_in_row,
+        (long long)t->at.step, fabs(result->grad_norm), (long long)t->n_skips_in_row,
         (long long)t->n_skips);
     if (t->n_skips_in_row <= t->s->run->max_skips) return HIRL_OK;
     HIRL_REQUIRE(
@@ -127,7 +129,7 @@ static hirl_status_t judge(trainer_t *t, const hirl_step_result_t *result,
         "%lld returns to a checkpoint (run%%max_rollbacks). Lower optim%%lr, or set "
         "optim%%clip_grad",
         (long long)t->at.step, (long long)t->n_skips_in_row, (long long)t->n_rollbacks);
-    HIRL_TRY(hirl_session_roll_back(t->s, &saved));
+    HIRL_TRY(hirl_session_roll_back(t->s, t->at.step, &saved));
     ++t->n_rollbacks;
     t->n_skips_in_row = 0;
     hirl_log_root(
@@ -148,6 +150,7 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
                                    .step = t->at.step,
                                    .epoch = epoch,
                                    .lr = hirl_schedule_lr(s->schedule, t->lr, epoch)};
+    hirl_fault_hang("hang");
     HIRL_TRY(hirl_session_step(s, t->reducer, &request, &result));
     double compute = hirl_time_now() - start;
     step_times_t times = {.data = data_seconds,
@@ -155,6 +158,7 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
                           .total = data_seconds + compute};
     times.compute = compute - times.reduce;
     ++t->at.step;
+    hirl_beat_step(t->at.step);
     ++t->at.batch;
     t->at.samples_seen += s->optim->batch;
     if (t->at.batch == t->n_batches) {
@@ -179,8 +183,10 @@ static hirl_status_t run_epoch(trainer_t *t) {
     hirl_extractor_t extractor = {.ctx = s, .extract = extract_train};
     const hirl_batch_t *batch;
     // in the middle of an epoch the clustering came with the checkpoint
+    hirl_beat_phase("start of an epoch");
     if (t->at.batch == 0 && s->method.ops->begin_epoch)
         HIRL_TRY(s->method.ops->begin_epoch(s->method.self, t->at.epoch, &extractor));
+    hirl_beat_phase("training");
     HIRL_TRY(hirl_loader_begin_epoch(t->loader, t->at.epoch, t->at.batch));
     int64_t epoch = t->at.epoch;
     while (t->at.epoch == epoch && !is_finished(t)) {
