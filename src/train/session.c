@@ -138,7 +138,7 @@ static const hirl_key_t run_keys[] = {
                   "Images and activations of the encoder; weights, statistics, heads and losses "
                   "are f32 always."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, output, "'run'", NULL,
-                  "Folder of the run: decks, logs, checkpoints."),
+                  "Folder of the run: decks, logs, report, checkpoints."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, log_level, "'info'", "error|warn|info|debug|trace",
                   "What is logged."),
     HIRL_ROW_INT(hirl_run_cfg_t, seed, "0", 0, 9007199254740992.0, "",
