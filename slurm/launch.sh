@@ -9,13 +9,16 @@
 # HIRL_SRUN: further options of srun; they come last and win.
 # shellcheck shell=bash
 
-step='' is_stopped=no is_woken=no
+step='' repeater='' is_stopped=no is_woken=no
 
-# SLURM sends SIGUSR1 to this shell alone, so the ranks must get it from here. SIGTERM has reached
-# them already, unless somebody sent it to this shell alone.
+# SLURM sends SIGUSR1 to this shell alone, so the ranks must get it from here; SIGTERM has reached
+# them already, unless somebody sent it to this shell alone. One that comes while the step starts is
+# lost, so it is repeated: the program acts on the first that it sees and does not mind the others.
 pass_signal() {
     is_stopped=yes is_woken=yes
-    [ -z "$step" ] || kill -USR1 "$step" 2>/dev/null || :
+    [ -n "$step" ] && [ -z "$repeater" ] || return 0
+    while sleep 1 && kill -USR1 "$step" 2>/dev/null; do sleep 4; done &
+    repeater=$!
 }
 
 layout() {
@@ -35,7 +38,7 @@ layout() {
 }
 
 launch() {
-    local code=0 extra options state job=$SLURM_JOB_ID
+    local code=0 extra options state job=$SLURM_JOB_ID program=${HIRL_X:-hirl.x}
     # The plain number of an array's last element means the whole array.
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     trap pass_signal USR1 TERM
@@ -45,13 +48,21 @@ launch() {
     # end them at once, also those that are about to leave with 75, and 75 would be lost.
     options=(--mpi=pmix --wait=60 --cpu-bind=cores "${options[@]}" ${extra[@]+"${extra[@]}"})
     echo "launch: job $job start $((${SLURM_RESTART_COUNT:-0} + 1)):" \
-        "srun ${options[*]} ${HIRL_X:-hirl.x} $*"
-    srun "${options[@]}" "${HIRL_X:-hirl.x}" "$@" &
+        "srun ${options[*]} $program $*"
+    # As srun finds it by itself.
+    [[ $program == */* || ! -x $program ]] || program=./$program
+    # Until srun and the program are ready for the signal they ignore it: it would end them.
+    # shellcheck disable=SC2016 # for the inner shell
+    (
+        trap '' USR1
+        exec srun "${options[@]}" bash -c 'trap "" USR1 && exec "$0" "$@"' "$program" "$@"
+    ) &
     step=$!
+    [ $is_stopped = no ] || pass_signal
     while wait "$step" || code=$?; [ $is_woken = yes ]; do
         is_woken=no code=0 # a signal ends the waiting, not the step
     done
-    [ "$is_stopped,$code" != yes,138 ] || code=75 # the signal came before the program was ready
+    [ -z "$repeater" ] || kill "$repeater" 2>/dev/null
     if [ "$code" -eq 75 ]; then
         state=$(scontrol show job "$job" | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p')
         # A job that is being cancelled would be revived; one that is preempted has its place.

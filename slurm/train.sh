@@ -17,6 +17,7 @@ trap 'is_stopped=yes' USR1 TERM
 # SLURM runs a copy of this script; its folder is that of the one that was submitted.
 folder=$(scontrol show job "$SLURM_JOB_ID" |
     sed -n '/^ *Command=/{ s|^ *Command=\(.*/\)[^/ ]*\.sh.*|\1|p; q }')
+# shellcheck source=launch.sh
 . "${folder:-slurm/}launch.sh"
 deck=${1:-input/hirl_mocov2.nml}
 shift $(($# > 0 ? 1 : 0))

@@ -24,6 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 DECK = "input/hirl_mocov2.nml"  # the default of the job scripts, here a small one
 N_STEPS = 20
+COUNTS = "counts %d %d %d"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 LONG = """! Purpose: a run that is still under way when it is stopped; the last line ends it.
@@ -37,6 +38,10 @@ class Unexpected(Exception):
     """What was seen is not what was expected."""
 
 
+class Skipped(Exception):
+    """Why a scenario cannot be had here."""
+
+
 def want(is_fine, text):
     if not is_fine:
         raise Unexpected(text)
@@ -46,7 +51,8 @@ def want(is_fine, text):
 
 
 class Scenarios:
-    """Work in the current folder; each method returns what was seen or raises Unexpected."""
+    """Work in the current folder. Each method that has two lines of text is a scenario: what is
+    done and what is expected. It returns what was seen, or raises Unexpected or Skipped."""
 
     def __init__(self, cluster_, whole_run):
         self.c, self.w = cluster_, whole_run
@@ -109,8 +115,16 @@ class Scenarios:
             time.sleep(0.05)
 
     def wait_requeued(self, job, n_restarts, timeout=60):
-        found = self.wait_state(job, "PENDING", timeout=timeout)
-        want(found["Restarts"] == str(n_restarts), "Restarts = %s" % found["Restarts"])
+        """Until a job that was started waits for its next start."""
+        end = time.monotonic() + timeout
+        while self.c.job(job).get("Restarts") != str(n_restarts):
+            state = self.c.job(job).get("JobState")
+            want(
+                time.monotonic() < end and state not in ENDED,
+                "job is %s and not requeued\n%s" % (state, self.output(job)[-2000:]),
+            )
+            time.sleep(0.1)
+        self.wait_state(job, "PENDING", timeout=timeout)
 
     @staticmethod
     def ranks():
@@ -154,7 +168,9 @@ class Scenarios:
     # -------------------------------------------------------------------- plain commands
 
     def srun(self):
-        """srun hirl.x DECK|exit code 0, a run on one rank, the rank table"""
+        """srun hirl.x DECK
+        exit code 0, a run on one rank, the rank table
+        """
         result = self.command("srun", "hirl.x", DECK)
         want(result.code == 0, str(result))
         want("rank = 0, node = n1" in result.text, "no rank table\n%s" % result)
@@ -162,7 +178,9 @@ class Scenarios:
         return "exit code 0, %d steps, rank 0 on n1" % self.step_of("run")
 
     def srun_two_nodes(self):
-        """srun -N 2 -n 2 hirl.x DECK|a rank on each node, the bits of mpirun -n 2"""
+        """srun -N 2 -n 2 hirl.x DECK
+        a rank on each node, the bits of mpirun -n 2
+        """
         result = self.command("srun", "-N", "2", "-n", "2", "hirl.x", DECK, "run%output='two'")
         want(result.code == 0, str(result))
         want(
@@ -174,7 +192,9 @@ class Scenarios:
         return "ranks on n1 and n2, %d arrays have the same bits" % n
 
     def srun_wrong_deck(self):
-        """srun hirl.x DECK with a misspelt key|exit code 1, one message with place and remedy"""
+        """srun hirl.x DECK with a misspelt key
+        exit code 1, one message with place and remedy
+        """
         with open("input/wrong.nml", "w") as file:
             file.write("&run base = 'hirl_mocov2.nml' /\n&optim batsh = 32 /\n")
         result = self.command("srun", "-N", "2", "-n", "2", "hirl.x", "input/wrong.nml")
@@ -187,7 +207,9 @@ class Scenarios:
         return "exit code 1, 1 message, names wrong.nml:2 and 'batch'"
 
     def knn_eval(self):
-        """sbatch slurm/knn_eval.sh|COMPLETED, the accuracies that the training ended with"""
+        """sbatch slurm/knn_eval.sh
+        COMPLETED, the accuracies that the training ended with
+        """
         job = self.submit("slurm/knn_eval.sh")
         self.wait_state(job, "COMPLETED")
         with open("run/log.txt") as file:
@@ -197,7 +219,9 @@ class Scenarios:
         return "COMPLETED, " + ", ".join("k = %d: %.2f %%" % x[:2] for x in found)
 
     def bound(self):
-        """sbatch -N 2 --ntasks-per-node=2 slurm/train.sh|4 ranks, each bound to a core of its own"""
+        """sbatch -N 2 --ntasks-per-node=2 slurm/train.sh
+        4 ranks, each bound to a core of its own
+        """
         job = self.submit(
             "--nodes=2", "--ntasks-per-node=2", "slurm/train.sh", DECK,
             "run%output='bound'", "run%max_steps=2",
@@ -216,7 +240,9 @@ class Scenarios:
     # -------------------------------------------------------------------- stopped and continued
 
     def sigterm(self):
-        """scancel --signal=TERM, a job of train.sh on 2 nodes|exit code 75, requeued, continues"""
+        """scancel --signal=TERM, a job of train.sh on 2 nodes
+        exit code 75, requeued, continues
+        """
         with open("input/long.nml", "w") as file:
             file.write(LONG % 0)
         self.long = job = self.submit("--nodes=2", "slurm/train.sh", "input/long.nml")
@@ -242,7 +268,9 @@ class Scenarios:
         return "stopped at step %d, requeued, continued from %d" % (stopped_at, steps[-1])
 
     def preempted(self):
-        """a job of higher priority takes both nodes|requeued by SLURM with a checkpoint, continues"""
+        """a job of higher priority takes both nodes
+        requeued by SLURM with a checkpoint, continues
+        """
         result = self.command("srun", "-p", "urgent", "-N", "2", "--exclusive", "hostname")
         names = sorted(line for line in result.text.splitlines() if line in cluster.NODES)
         want(result.code == 0 and names == ["n1", "n2"], str(result))
@@ -250,7 +278,9 @@ class Scenarios:
         return self.continues(self.long, r"signal (10|15)")
 
     def node_fails(self):
-        """one node is switched off|requeued by SLURM, continues from the last checkpoint"""
+        """one node is switched off
+        requeued by SLURM, continues from the last checkpoint
+        """
         self.c.stop_node("n2")
         self.wait_requeued(self.long, 3)
         self.want_no_ranks()
@@ -259,14 +289,37 @@ class Scenarios:
         return self.continues(self.long)
 
     def time_limit(self):
-        """the time limit comes near|SIGUSR1 by --signal, exit code 75, requeued"""
+        """the time limit comes near
+        SIGUSR1 by --signal, exit code 75, requeued
+        """
         self.command("scontrol", "update", "JobId=%d" % self.long, "TimeLimit=1")
         self.wait_requeued(self.long, 4)
         self.command("scontrol", "update", "JobId=%d" % self.long, "TimeLimit=60")
         return self.continues(self.long, "signal 10")
 
+    def short_limit(self):
+        """a time limit shorter than --signal: SIGUSR1 during the start
+        neither lost nor deadly: a step, then requeued
+        """
+        job = self.submit(
+            "--nodes=2",
+            "--time=1",
+            "slurm/train.sh",
+            "input/long.nml",
+            "run%max_steps=0",
+            "run%output='short'",
+        )
+        self.wait_requeued(job, 1)
+        step = self.step_of("short")
+        want(step >= 1 and self.w.steps_of("short")[-1] == step, "stopped at step %d" % step)
+        self.command("scancel", str(job))
+        self.wait_state(job, "CANCELLED")
+        return "exit code 75 after step %d, requeued" % step
+
     def finishes(self):
-        """the same job ends by itself|COMPLETED, the bits of an undisturbed run, no step twice"""
+        """the same job ends by itself
+        COMPLETED, the bits of an undisturbed run, no step twice
+        """
         self.command("scancel", "--signal=USR1", str(self.long))
         self.wait_requeued(self.long, 5)
         n = self.step_of("long") + 5
@@ -286,7 +339,9 @@ class Scenarios:
     # -------------------------------------------------------------------- ended for good
 
     def cancelled(self):
-        """scancel of a job of train.sh|CANCELLED with a checkpoint, not requeued"""
+        """scancel of a job of train.sh
+        CANCELLED with a checkpoint, not requeued
+        """
         job = self.submit(
             "--nodes=2", "slurm/train.sh", "input/long.nml", "run%max_steps=0",
             "run%output='cancelled'",
@@ -301,7 +356,9 @@ class Scenarios:
         return "CANCELLED, checkpoint of the last step %d" % step
 
     def rank_killed(self):
-        """SIGKILL to one rank of a job of train.sh|FAILED, not requeued, no rank is left"""
+        """SIGKILL to one rank of a job of train.sh
+        FAILED, not requeued, no rank is left
+        """
         self.c.env["HIRL_SRUN"] = "--wait=5"
         job = self.submit(
             "--nodes=2", "slurm/train.sh", "input/long.nml", "run%max_steps=0",
@@ -315,8 +372,47 @@ class Scenarios:
         want(found["Restarts"] == "0", "restarted %s times" % found["Restarts"])
         return "FAILED, exit code %s" % found["ExitCode"].split(":")[0]
 
+    def rank_killed_by_hand(self):
+        """SIGKILL to one rank under srun without options
+        the program's watchdog ends it, not with 0
+        """
+        described = self.command("./hirl.x", "--describe", "run%timeout")
+        if described.code != 0:
+            raise Skipped("the program has no run%timeout")
+        process = subprocess.Popen(
+            [
+                "srun",
+                "-N",
+                "2",
+                "hirl.x",
+                "input/long.nml",
+                "run%output='by_hand'",
+                "run%max_steps=0",
+                "run%timeout=10",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=self.c.env,
+        )
+        try:
+            self.c.wait("steps", lambda: self.step_of("by_hand") >= 3)
+            os.kill(self.ranks()[1], signal.SIGKILL)
+            start = time.monotonic()
+            code = process.wait(60)
+        except subprocess.TimeoutExpired:
+            raise Unexpected("srun still runs after 60 s") from None
+        finally:
+            process.kill()
+            process.wait()
+        want(code != 0, "srun ended with 0")
+        self.want_no_ranks()
+        return "exit code %d after %.0f s" % (code, time.monotonic() - start)
+
     def daemon_killed(self):
-        """SIGKILL to the slurmd of one node under srun -N 2|srun ends, not with 0, no rank is left"""
+        """SIGKILL to the slurmd of one node under srun -N 2
+        srun ends, not with 0, no rank is left
+        """
         process = subprocess.Popen(
             ["srun", "-N", "2", "-n", "2", "hirl.x", "input/long.nml", "run%output='daemon'",
              "run%max_steps=0"],
@@ -341,7 +437,9 @@ class Scenarios:
     # -------------------------------------------------------------------- several jobs
 
     def pipeline(self):
-        """slurm/pipeline.sh PACK DECK, training stopped once|4 jobs COMPLETED in their order"""
+        """slurm/pipeline.sh PACK DECK, training stopped once
+        4 jobs COMPLETED in their order
+        """
         result = self.command(
             "slurm/pipeline.sh", "--time=10", "input/pack.nml", "input/long.nml",
             "pack%output='piped'", "data%train='piped/train-*.h5'", "data%val='piped/val-*.h5'",
@@ -369,7 +467,9 @@ class Scenarios:
         return "4 COMPLETED in order, KNN as in training"
 
     def broken_pipeline(self):
-        """slurm/pipeline.sh whose packing fails|the jobs after it are removed"""
+        """slurm/pipeline.sh whose packing fails
+        the jobs after it are removed
+        """
         result = self.command(
             "slurm/pipeline.sh", "input/pack.nml", DECK, "pack%source='nowhere'",
             "pack%output='nothing'", "run%output='broken'",
@@ -383,7 +483,9 @@ class Scenarios:
         return "pack FAILED, train and knn CANCELLED"
 
     def array(self):
-        """sbatch --array=0-1 slurm/array.sh DECK|two runs with seeds 0 and 1 in two folders"""
+        """sbatch --array=0-1 slurm/array.sh DECK
+        two runs with seeds 0 and 1 in two folders
+        """
         job = self.submit("--array=0-1", "slurm/array.sh", DECK, "run%output='array'")
         for i in (0, 1):
             self.wait_state("%d_%d" % (job, i), "COMPLETED")
@@ -398,104 +500,244 @@ class Scenarios:
         return "2 COMPLETED; seed 0 as the run of srun, seed 1 another"
 
 
-ORDER = (
-    "srun", "srun_two_nodes", "srun_wrong_deck", "knn_eval", "bound",
-    "sigterm", "preempted", "node_fails", "time_limit", "finishes",
-    "cancelled", "rank_killed", "daemon_killed", "pipeline", "broken_pipeline", "array",
-)  # fmt: skip
+    def array_element(self):
+        """scancel --signal=TERM of the last element of an array
+        this element is requeued, the other is not
+        """
+        job = self.submit(
+            "--array=0-1", "slurm/array.sh", "input/long.nml", "run%output='el'", "run%max_steps=0"
+        )
+        for i in (0, 1):
+            self.wait_steps("%d_%d" % (job, i), "el-seed%d" % i)
+        self.command("scancel", "--signal=TERM", "%d_1" % job)
+        self.wait_requeued("%d_1" % job, 1)
+        found = self.c.job("%d_0" % job)
+        want(
+            found["JobState"] == "RUNNING" and found["Restarts"] == "0",
+            "the other is %s after %s restarts" % (found["JobState"], found["Restarts"]),
+        )
+        self.command("scancel", str(job))
+        self.want_no_ranks()
+        for i in (0, 1):
+            self.wait_state("%d_%d" % (job, i), "CANCELLED")
+        return "element 1 PENDING, element 0 RUNNING"
+
+    def array_decks(self):
+        """sbatch --array=0-1 slurm/array.sh of two methods' decks
+        a run of each
+        """
+        with open("input/plain.nml", "w") as file:
+            file.write("&run base = 'hirl_mocov2.nml', hierarchy = 'none', output = 'plain' /\n")
+        job = self.submit(
+            "--array=0-1", "slurm/array.sh", DECK, "input/plain.nml", "run%max_steps=2"
+        )
+        for i in (0, 1):
+            self.wait_state("%d_%d" % (job, i), "COMPLETED")
+        names = [
+            set(self.w.read_checkpoint(self.w.checkpoint_path(run, 2)))
+            for run in ("run-seed0", "plain-seed0")
+        ]
+        more = [name for name in names[0] - names[1] if "projection" in name]
+        want(more and names[1] < names[0], "runs have %d and %d arrays" % tuple(map(len, names)))
+        return "2 COMPLETED; only the first has a hierarchy"
+
+
+ORDER = """
+    srun srun_two_nodes srun_wrong_deck knn_eval bound sigterm preempted node_fails time_limit
+    finishes short_limit cancelled rank_killed rank_killed_by_hand daemon_killed pipeline
+    broken_pipeline array array_decks array_element
+""".split()
 
 
 # ------------------------------------------------------------------------ the table
 
 
 class Table:
+    """Scenarios and what became of them, a line each."""
+
     def __init__(self):
-        self.n_passed = self.n_failed = 0
-        self.line("", "scenario", "expected", "seen", "seconds")
+        self.counts = {"ok": 0, "FAIL": 0, "skip": 0}
 
     @staticmethod
-    def line(mark, scenario, expected, seen, seconds):
-        print("%-4s | %-56s | %-62s | %-70s | %7s" % (mark, scenario, expected, seen, seconds))
-        sys.stdout.flush()
+    def line(*cells):
+        print("%-4s | %-58s | %-62s | %-62s | %7s" % cells, flush=True)
 
     def run(self, scenario, expected, function):
+        """False if it failed."""
         start = time.monotonic()
         try:
-            seen, is_fine = function(), True
-        except (Unexpected, TimeoutError, OSError, KeyError, subprocess.SubprocessError) as error:
-            seen, is_fine = "%s: %s" % (type(error).__name__, error), False
-        self.n_passed += is_fine
-        self.n_failed += not is_fine
+            mark, seen = "ok", function()
+        except Skipped as reason:
+            mark, seen = "skip", str(reason)
+        except (Unexpected, OSError, LookupError, subprocess.SubprocessError) as error:
+            mark, seen = "FAIL", "%s: %s" % (type(error).__name__, error)
+        self.counts[mark] += 1
         first, _, rest = seen.partition("\n")
-        seconds = "%.1f" % (time.monotonic() - start)
-        self.line("ok" if is_fine else "FAIL", scenario, expected, first, seconds)
-        if rest:
-            print("\n".join("     | " + line for line in rest.splitlines()))
-        return is_fine
+        self.line(mark, scenario, expected, first, "%.1f" % (time.monotonic() - start))
+        for line in rest.splitlines():
+            print("     | " + line, flush=True)
+        return mark != "FAIL"
+
+
+def described(function):
+    """The two lines of a scenario's text: what is done, what is expected."""
+    return [line.strip() for line in function.__doc__.strip().splitlines()]
 
 
 def inside(base, word):
-    """The first process of the cluster's namespaces."""
+    """In the first process of the cluster's namespaces; the last line gives the counts."""
     work = os.path.join(base, "work")
     os.environ["HIRL_TMP"] = work
     sys.path.insert(0, os.path.join(ROOT, "validation", "invariance"))
     import whole_run
 
-    table = Table()
-    up = []
-    ok = table.run(
-        "the cluster starts", "two idle nodes",
-        lambda: up.append(cluster.Cluster(base)) or "%s" % up[0].node_states(),
-    )  # fmt: skip
-    if ok:
-        try:
-            whole_run.prepare(work)
-            os.makedirs("input")
-            os.rename("deck.nml", DECK)
-            os.rename("pack.nml", "input/pack.nml")
-            shutil.copy(whole_run.HIRL, "hirl.x")
-            shutil.copytree(os.path.join(ROOT, "slurm"), "slurm")
-            scenarios = Scenarios(up[0], whole_run)
-            for name in ORDER:
-                function = getattr(scenarios, name)
-                if word in name and not table.run(*function.__doc__.split("|"), function):
-                    up[0].tidy()
-        finally:
-            if table.n_failed:
-                print(up[0].logs())
-            up[0].stop()
-    print("counts %d %d" % (table.n_passed, table.n_failed), flush=True)
+    table, held = Table(), []
+
+    def start():
+        held.append(cluster.Cluster(base))
+        return "n1 and n2 are idle"
+
+    if table.run("a cluster is started", "two idle nodes", start):
+        whole_run.prepare(work)
+        os.makedirs("input")
+        os.rename("deck.nml", DECK)
+        os.rename("pack.nml", "input/pack.nml")
+        shutil.copy(whole_run.HIRL, "hirl.x")
+        shutil.copytree(os.path.join(ROOT, "slurm"), "slurm")
+        scenarios = Scenarios(held[0], whole_run)
+        for name in ORDER:
+            function = getattr(scenarios, name)
+            if word in name and not table.run(*described(function), function):
+                held[0].tidy()
+    if table.counts["FAIL"]:
+        print(cluster.logs(base))
+    print(COUNTS % tuple(table.counts.values()), flush=True)
 
 
-def main():
+def hold(base):
+    """A cluster with a job that would run on, until this process is ended from outside."""
+    held = cluster.Cluster(base)
+    held.text("sbatch", "--output=/dev/null", "-N", "2", "--wrap", "srun sleep 1000")
+    held.wait("a running job", lambda: "RUNNING" in held.text("squeue", "-h", "-o", "%T"))
+    print("held " + base, flush=True)
+    signal.pause()
+
+
+# ------------------------------------------------------------------------ outside
+
+
+class Outside:
+    """A process of this script in namespaces of its own, with a folder for it."""
+
+    def __init__(self, *arguments):
+        self.base = tempfile.mkdtemp(prefix="hirl-slurm.", dir="/tmp")
+        self.process = cluster.enter(
+            [sys.executable, os.path.abspath(__file__), arguments[0], self.base, *arguments[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+        )
+
+    def lines(self):
+        for line in self.process.stdout:
+            yield line.decode(errors="replace")
+
+    def end(self):
+        """The kernel ends what is in there; what it has left is checked."""
+        self.process.kill()
+        self.process.wait()
+        found = wait_for_nothing(self.base)
+        if os.environ.get("KEEP"):
+            print("kept: " + self.base)
+        else:
+            shutil.rmtree(self.base, ignore_errors=True)
+        want(not found, "; ".join(found))
+        return "no process, no mount"
+
+
+def wait_for_nothing(base, timeout=20):
+    """Until no process and no mount has to do with the cluster of that folder; what is left."""
+    end = time.monotonic() + timeout
+    while True:
+        found = cluster.left_over(base)
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.1)
+
+
+def killed_by(number):
+    """Ends a test that holds a cluster by a signal, as Ctrl-C or the test runner would."""
+    process = subprocess.Popen(
+        [sys.executable, os.path.abspath(__file__), "--hold"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        base = process.stdout.readline().decode().split()[-1]
+        n_before = len(cluster.left_over(base))
+        want(n_before > 8, "only %d processes belong to the cluster" % n_before)
+        process.send_signal(number)
+        process.wait(30)
+        found = wait_for_nothing(base)
+    finally:
+        process.kill()
+        process.wait()
+    want(not found, "; ".join(found))
+    want(number == signal.SIGKILL or not os.path.exists(base), "%s is left" % base)
+    shutil.rmtree(base, ignore_errors=True)
+    return "%d processes before, then none, no mount" % n_before
+
+
+def on_signal(number, frame):
+    raise SystemExit(128 + number)
+
+
+def main(arguments):
     reason = cluster.why_not()
     if reason:
         print("skip: " + reason)
-        sys.exit(77)
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    base = tempfile.mkdtemp(prefix="hirl-slurm.", dir="/tmp")
-    process = cluster.enter(
-        [sys.executable, os.path.abspath(__file__), "--inside", base, word],
-        stdout=subprocess.PIPE,
-    )
-    counts = None
-    for line in process.stdout:
-        text = line.decode(errors="replace")
-        match = re.match(r"counts (\d+) (\d+)$", text)
-        if match:
-            counts = [int(n) for n in match.groups()]
-        else:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-    process.wait()
-    shutil.rmtree(base, ignore_errors=True)
-    n_passed, n_failed = counts or (0, 1)
-    print("%d passed, %d failed, 0 skipped" % (n_passed, n_failed))
-    sys.exit(1 if n_failed else 0)
+        return 77
+    signal.signal(signal.SIGTERM, on_signal)
+    if arguments[:1] == ["--hold"]:
+        outside = Outside("--hold-inside")
+        try:
+            for line in outside.lines():
+                print(line, end="", flush=True)
+        finally:
+            outside.end()
+        return 0
+    word = arguments[0] if arguments else ""
+    table, counts = Table(), None
+    table.line("", "scenario", "expected", "seen", "seconds")
+    outside = Outside("--inside", word)
+    try:
+        for line in outside.lines():
+            if line.startswith("counts "):
+                counts = [int(n) for n in line.split()[1:]]
+            else:
+                print(line, end="", flush=True)
+    except BaseException:
+        outside.end()
+        raise
+    table.run("the cluster is taken down", "no process, no mount is left", outside.end)
+    for number, text in (
+        (signal.SIGINT, "Ctrl-C in the middle of it"),
+        (signal.SIGTERM, "SIGTERM in the middle of it"),
+        (signal.SIGKILL, "SIGKILL in the middle of it"),
+    ):
+        if word in "taken_down":
+            expected = "the cluster is taken down, no process, no mount"
+            table.run(text, expected, lambda number=number: killed_by(number))
+    for i, mark in enumerate(table.counts):
+        table.counts[mark] += counts[i] if counts else mark == "FAIL"
+    print("%d passed, %d failed, %d skipped" % tuple(table.counts.values()))
+    return 1 if table.counts["FAIL"] else 0
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--inside"]:
         inside(*sys.argv[2:4])
+    elif sys.argv[1:2] == ["--hold-inside"]:
+        hold(sys.argv[2])
     else:
-        main()
+        sys.exit(main(sys.argv[1:]))

@@ -22,6 +22,7 @@ NODES = ("n1", "n2")
 PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "scontrol", "munged", "unshare", "nsenter")
 FIRST_JOB = 7654001  # so long that it is found nowhere by chance
 ADDRESS = "10.0.0.1"  # of all; their ports differ
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # where the daemons are, of which PATH may know nothing
 UNSHARE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 CONFIG = """\
@@ -32,11 +33,11 @@ SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={base}/munge/socket
 StateSaveLocation={base}/state
-SlurmdSpoolDir={base}/spool-%n
+SlurmdSpoolDir=/tmp/slurmd
 SlurmctldPidFile={base}/slurmctld.pid
 SlurmdPidFile={base}/slurmd-%n.pid
 SlurmctldLogFile={base}/slurmctld.log
-SlurmdLogFile={base}/slurmd-%n.log
+SlurmdLogFile={base}/%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin={task_plugin}
@@ -72,7 +73,7 @@ chmod 1777 "$2/$1"
 mount --bind "$2" "$2/$1/${2##*/}"
 mount --rbind "$2/$1" /tmp
 mount -t tmpfs none /dev/shm
-slurmd -D -N "$1" -f "$2/slurm.conf" </dev/null >>"$2/slurmd-$1.out" 2>&1 &
+slurmd -D -N "$1" -f "$2/slurm.conf" </dev/null >/dev/null 2>&1 &
 while sleep 3600; do :; done
 """
 
@@ -288,23 +289,17 @@ class Cluster:
                 self.start_node(node)
         self.wait("idle nodes", lambda: set(self.node_states().values()) == {"idle"})
 
-    def logs(self, n_lines=15):
-        """The ends of the daemons' logs."""
-        text = []
-        for name in sorted(os.listdir(self.base)):
-            if name.endswith((".log", ".out")):
-                with open(self.path(name), errors="replace") as file:
-                    lines = file.read().splitlines()[-n_lines:]
-                if lines:
-                    text.append("--- %s\n%s" % (name, "\n".join(lines)))
-        return "\n".join(text)
 
-    def stop(self):
-        """Takes all of it down."""
-        for process in reversed(list(self.daemons.values())):
-            process.kill()
-        for process in self.daemons.values():
-            process.wait()
+def logs(base, n_lines=30):
+    """The ends of the daemons' logs, and of what nodes that did not start have said."""
+    text = []
+    for name in ["slurmctld.log"] + [node + end for node in NODES for end in (".log", ".out")]:
+        path = os.path.join(base, name)
+        if os.path.exists(path) and os.path.getsize(path) > 0:
+            with open(path, errors="replace") as file:
+                lines = file.read().splitlines()[-n_lines:]
+            text.append("--- %s\n%s" % (name, "\n".join(lines)))
+    return "\n".join(text)
 
 
 def left_over(base):
