@@ -206,6 +206,16 @@ hirl_beat_t hirl_beat_read(void);
 hirl_status_t hirl_lock_take(const char *path, int *fd_p);
 void hirl_lock_release(int *fd);
 
+// -------------------------------------------------------------------------------- mapped files
+
+/// From here on a page of [start, start + size), the mapping of a file, that cannot be read (the file was cut short, its disk
+/// failed) reads as zeros and is counted, instead of ending the process by SIGBUS. Until hirl_map_unguard, which comes before munmap.
+/// Errors: HIRL_ERR_MEMORY, HIRL_ERR_INTERNAL (the signal cannot be caught).
+hirl_status_t hirl_map_guard(const void *start, size_t size);
+void hirl_map_unguard(const void *start);
+/// Pages that could not be read so far, in all mappings.
+int64_t hirl_map_faults(void);
+
 // -------------------------------------------------------------------------------- fault points
 
 /// True at the n-th call with this name if the environment variable HIRL_FAULT holds "name:n" (several: separated by commas; n from

@@ -131,6 +131,8 @@ hirl_status_t hirl_shard_set_check_classes(const hirl_shard_set_t *a, const hirl
 /// Height and width as stored.
 void hirl_shard_set_image_size(const hirl_shard_set_t *set, int64_t index, int *height_p,
                                int *width_p);
+/// After reads: have pages of mapped files turned out unreadable? Errors: HIRL_ERR_IO naming the file. From any thread.
+hirl_status_t hirl_shard_set_check_files(const hirl_shard_set_t *set);
 /// Reads sample `index` (0 <= index < n_samples). Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT (checksum) naming shard and sample.
 hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hirl_buffer_t *buffer,
                                   hirl_sample_t *sample_p);

@@ -137,6 +137,7 @@ static hirl_status_t load_image(worker_t *worker, int64_t index, hirl_image_t *i
             *label_p = sample.label;
             return HIRL_OK;
         }
+        HIRL_TRY(hirl_shard_set_check_files(loader->set)); // nothing wrong with the sample then
         if (status != HIRL_ERR_FORMAT) return status;
         char cause[HIRL_DECK_TEXT_MAX];
         snprintf(cause, sizeof cause, "%s", hirl_error_text_view());
@@ -248,6 +249,7 @@ static void *worker_main(void *arg) {
         int64_t i = from;
         while (i < to && status == HIRL_OK) {
             status = make_sample(worker, slot, &order, i);
+            if (status == HIRL_OK) status = hirl_shard_set_check_files(worker->loader->set);
             if (status == HIRL_OK) i++;
         }
         const double end = hirl_time_now();
@@ -269,9 +271,11 @@ static void *worker_main(void *arg) {
 }
 
 static hirl_status_t start_workers(hirl_loader_t *loader) {
-    // Signals are for the main thread, which knows what to do with them.
+    // Signals are for the main thread, which knows what to do with them; what a mapped page that is gone raises is the
+    // reader's own.
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     int error = 0;
     while (loader->n_started < loader->n_threads && error == 0) {

@@ -1,8 +1,8 @@
 // A set of shards as one sequence of samples. Rank 0 reads and checks the indexes with HDF5 and
 // broadcasts them, so that a job of many ranks opens each file's metadata once; every rank maps (or
 // opens) the files and checks their sizes. After open nothing changes: all reads are lock-free and
-// may come from any thread. A file that is cut short while it is mapped ends the program by SIGBUS;
-// access = 'pread' reports it as an error instead.
+// may come from any thread. What is cut short while it is mapped reads as zeros; whoever reads asks
+// hirl_shard_set_check_files afterwards.
 #include "data_impl.h"
 
 #include <errno.h>
@@ -301,6 +301,7 @@ static hirl_status_t open_file(shard_t *shard, bool is_mapped) {
                 shard->path, (long long)shard->file_size, strerror(errno));
         } else {
             shard->map = map;
+            status = hirl_map_guard(map, (size_t)shard->file_size);
         }
     }
     if (is_mapped || status != HIRL_OK) {
@@ -360,6 +361,7 @@ void hirl_shard_set_close(hirl_shard_set_t **set_p) {
     if (!set_p || !*set_p) return;
     hirl_shard_set_t *set = *set_p;
     for (int s = 0; set->shard && s < set->n_shards; s++) {
+        if (set->shard[s].map) hirl_map_unguard(set->shard[s].map);
         if (set->shard[s].map)
             munmap((void *)(uintptr_t)set->shard[s].map, (size_t)set->shard[s].file_size);
         if (set->shard[s].fd >= 0) close(set->shard[s].fd);
@@ -440,6 +442,25 @@ char *hirl_shard_set_place(const hirl_shard_set_t *set, int64_t index,
     (void)hirl_text_format(buf, HIRL_DECK_TEXT_MAX, "%s sample %lld", path,
                            (long long)(index - set->first[s]));
     return buf;
+}
+
+hirl_status_t hirl_shard_set_check_files(const hirl_shard_set_t *set) {
+    if (hirl_map_faults() == 0) return HIRL_OK;
+    for (int s = 0; s < set->n_shards; s++) {
+        const shard_t *shard = &set->shard[s];
+        struct stat now;
+        if (!shard->map) continue;
+        HIRL_REQUIRE(stat(shard->path, &now) == 0, HIRL_ERR_IO,
+                     "shard %s: gone while it was in use: %s", shard->path, strerror(errno));
+        HIRL_REQUIRE(now.st_size >= shard->file_size, HIRL_ERR_IO,
+                     "shard %s: cut short while it was in use: %lld bytes now, %lld when it was "
+                     "opened. Put it back and start again: the run continues from its checkpoint",
+                     shard->path, (long long)now.st_size, (long long)shard->file_size);
+    }
+    return HIRL_FAIL(HIRL_ERR_IO,
+                     "%lld pages of mapped shards (%s, ...) cannot be read: see the system's log "
+                     "for errors of their disk",
+                     (long long)hirl_map_faults(), set->n_shards > 0 ? set->shard[0].path : "");
 }
 
 static hirl_status_t read_at(const shard_t *shard, int64_t pos, size_t size,
