@@ -272,7 +272,7 @@ bench: deps-check
 # Clang instruments the modules that read files; the rest comes from the release library.
 FUZZ_CC ?= clang-14
 FUZZ_BUILD := build/fuzz
-FUZZ_TARGETS := deck shard
+FUZZ_TARGETS := deck shard ckpt
 FUZZ_COMPILE = $(FUZZ_CC) -std=c17 -D_GNU_SOURCE -O2 -g -march=$(ARCH) -ffp-contract=off -pthread \
     -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wall -Wextra \
     -Wno-unknown-pragmas $(HIRL_CPPFLAGS) -MD -MP

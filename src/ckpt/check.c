@@ -1,6 +1,7 @@
 // What a checkpoint is compared with, how it is described, and the deck's group &checkpoint.
 #include "ckpt_impl.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,8 +165,16 @@ static hirl_status_t describe_arrays(const hirl_ckpt_t *ckpt, hirl_text_t *text)
                             hirl_text_bytes(size, total));
 }
 
+// Texts in a file may hold anything; a terminal shall not obey them.
+static void replace_controls(char *text, size_t size) {
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] != '\n' && iscntrl((unsigned char)text[i])) text[i] = '?';
+    }
+}
+
 hirl_status_t hirl_ckpt_describe(const char *path, hirl_text_t *text) {
     hirl_ckpt_t *ckpt = NULL;
+    const size_t begun = text->size;
     char size[32];
     hirl_status_t status;
     HIRL_TRY(hirl_ckpt_open(path, false, &ckpt));
@@ -184,6 +193,7 @@ hirl_status_t hirl_ckpt_describe(const char *path, hirl_text_t *text) {
     HIRL_TRY_GOTO(hirl_text_append(text, "deck:\n"), status, done);
     HIRL_TRY_GOTO(append_indented(text, meta->deck), status, done);
 done:
+    if (text->data) replace_controls(text->data + begun, text->size - begun);
     hirl_ckpt_close(&ckpt);
     return status;
 }

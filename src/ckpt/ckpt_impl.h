@@ -22,6 +22,7 @@ typedef struct hirl_ckpt_extent {
     int64_t offset; // of its bytes in the file; -1: not in one piece, or empty
     int64_t n_items;
     uint64_t checksum; // XXH64 of its bytes; checkpoints only
+    haddr_t address;   // of its header
 } hirl_ckpt_extent_t;
 
 struct hirl_ckpt {

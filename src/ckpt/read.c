@@ -19,6 +19,37 @@
 // 1032.
 static const double UNFOLD_MAX = 2048;
 
+// Objects that are looked at, at most: an array takes more bytes of a file than these, and no
+// program has so many.
+enum { OBJECT_BYTES_MIN = 16, OBJECTS_MAX = 1 << 20 };
+
+// ------------------------------------------------------------------------------------ types
+
+// Numbers of other widths, or with bits that do not count, go through conversions of HDF5 that
+// trust the file.
+static bool is_plain(hid_t type) {
+    const size_t size = H5Tget_size(type);
+    return (size == 1 || size == 2 || size == 4 || size == 8) &&
+           H5Tget_precision(type) == 8 * size && H5Tget_offset(type) == 0;
+}
+
+static bool is_plain_integer(hid_t type) {
+    return H5Tget_class(type) == H5T_INTEGER && is_plain(type);
+}
+
+// Single and double precision, and the two forms of half precision.
+static bool is_plain_real(hid_t type) {
+    size_t sign = 0, exponent = 0, n_exponent = 0, mantissa = 0, n_mantissa = 0;
+    if (H5Tget_class(type) != H5T_FLOAT || !is_plain(type)) return false;
+    if (H5Tget_fields(type, &sign, &exponent, &n_exponent, &mantissa, &n_mantissa) < 0)
+        return false;
+    const size_t bits = 8 * H5Tget_size(type);
+    const bool is_known = (bits == 16 && (n_exponent == 5 || n_exponent == 8)) ||
+                          (bits == 32 && n_exponent == 8) || (bits == 64 && n_exponent == 11);
+    return is_known && sign == bits - 1 && mantissa == 0 && exponent == n_mantissa &&
+           n_exponent + n_mantissa == bits - 1;
+}
+
 // ------------------------------------------------------------------------------------ attributes
 
 static hirl_status_t open_attribute(hid_t object, const char *path, const char *of,
@@ -47,7 +78,7 @@ static hirl_status_t read_integer(hid_t object, const char *path, const char *of
     uint64_t value = 0;
     HIRL_TRY(open_attribute(object, path, of, name, &attribute));
     hid_t type = H5Aget_type(attribute);
-    if (type < 0 || H5Tget_class(type) != H5T_INTEGER) {
+    if (type < 0 || !is_plain_integer(type)) {
         status =
             HIRL_FAIL(HIRL_ERR_FORMAT, "%s: attribute '%s' of %s is no integer", path, name, of);
         goto done;
@@ -96,36 +127,33 @@ done:
 
 typedef struct listing {
     hirl_ckpt_t *ckpt;
+    int64_t n_objects;
+    unsigned long fileno; // HDF5's number of this file
     hirl_status_t status;
 } listing_t;
 
 // Type of the file's numbers; false if they are none that an array can hold.
 static bool find_type(hid_t type, hirl_ckpt_type_t *type_p) {
     const size_t size = H5Tget_size(type);
-    hid_t base = H5I_INVALID_HID;
-    bool is_unsigned = false, is_number = false;
-    switch (H5Tget_class(type)) {
-        case H5T_FLOAT:
-            if (size > 8) return false;
-            *type_p = size == 8 ? HIRL_CKPT_F64 : HIRL_CKPT_F32;
-            return true;
-        case H5T_INTEGER:
-            if (size > 8) return false;
-            is_unsigned = H5Tget_sign(type) == H5T_SGN_NONE;
-            if (size == 1 && is_unsigned) {
-                *type_p = HIRL_CKPT_U8;
-            } else {
-                *type_p = size < 4 || (size == 4 && !is_unsigned) ? HIRL_CKPT_I32 : HIRL_CKPT_I64;
-            }
-            return true;
-        case H5T_ENUM: // NumPy's truth values are one
-            base = H5Tget_super(type);
-            is_number = base >= 0 && find_type(base, type_p);
-            if (is_number && size == 1) *type_p = HIRL_CKPT_U8;
-            if (base >= 0) H5Tclose(base);
-            return is_number;
-        default: return false;
+    if (is_plain_real(type)) {
+        *type_p = size == 8 ? HIRL_CKPT_F64 : HIRL_CKPT_F32;
+        return true;
     }
+    if (H5Tget_class(type) == H5T_ENUM) { // NumPy's truth values are one
+        hid_t base = H5Tget_super(type);
+        const bool is_number = base >= 0 && is_plain_integer(base) && find_type(base, type_p);
+        if (is_number && size == 1) *type_p = HIRL_CKPT_U8;
+        if (base >= 0) H5Tclose(base);
+        return is_number;
+    }
+    if (!is_plain_integer(type)) return false;
+    const bool is_unsigned = H5Tget_sign(type) == H5T_SGN_NONE;
+    if (size == 1 && is_unsigned) {
+        *type_p = HIRL_CKPT_U8;
+    } else {
+        *type_p = size < 4 || (size == 4 && !is_unsigned) ? HIRL_CKPT_I32 : HIRL_CKPT_I64;
+    }
+    return true;
 }
 
 // In a checkpoint the type is one of ours exactly.
@@ -165,41 +193,87 @@ static hirl_status_t read_shape(hid_t set, const char *path, const char *name,
     return HIRL_OK;
 }
 
+// How an array is stored. Asked before its shape: HDF5 would open the files that a virtual array
+// names.
+static hirl_status_t find_layout(const hirl_ckpt_t *ckpt, hid_t set, const char *name,
+                                 hid_t *plist_p, H5D_layout_t *layout_p) {
+    hid_t plist = H5Dget_create_plist(set);
+    HIRL_TRY_H5(plist, "%s: array %s: cannot read how it is stored", ckpt->path, name);
+    const H5D_layout_t layout = H5Pget_layout(plist);
+    const bool is_here =
+        (layout == H5D_CONTIGUOUS || layout == H5D_COMPACT || layout == H5D_CHUNKED) &&
+        H5Pget_external_count(plist) == 0;
+    if (!is_here) {
+        H5Pclose(plist);
+        return HIRL_FAIL(HIRL_ERR_FORMAT,
+                         "%s: array %s lies in other files; expected all data in this one",
+                         ckpt->path, name);
+    }
+    *plist_p = plist;
+    *layout_p = layout;
+    return HIRL_OK;
+}
+
+// Chunks are unfolded one at a time, each in memory of its size, by filters that are sound.
+static hirl_status_t check_chunks(const hirl_ckpt_t *ckpt, hid_t plist, const char *name,
+                                  int n_axes, size_t stored_item) {
+    hsize_t chunk[H5S_MAX_RANK];
+    const int n_chunk_axes = H5Pget_chunk(plist, H5S_MAX_RANK, chunk);
+    HIRL_REQUIRE(n_chunk_axes == n_axes, HIRL_ERR_FORMAT,
+                 "%s: array %s has %d axes and chunks of %d", ckpt->path, name, n_axes,
+                 n_chunk_axes);
+    char size_text[32];
+    double bytes = (double)stored_item;
+    for (int i = 0; i < n_axes; i++) bytes *= (double)chunk[i];
+    HIRL_REQUIRE(bytes <= UNFOLD_MAX * (double)ckpt->file_bytes, HIRL_ERR_FORMAT,
+                 "%s: array %s has chunks of %s, more than a file of %lld bytes can hold",
+                 ckpt->path, name, hirl_text_bytes(size_text, bytes), (long long)ckpt->file_bytes);
+    const int n_filters = H5Pget_nfilters(plist);
+    for (int i = 0; i < n_filters; i++) {
+        unsigned flags = 0, values[8];
+        size_t n_values = sizeof values / sizeof *values;
+        const H5Z_filter_t filter =
+            H5Pget_filter2(plist, (unsigned)i, &flags, &n_values, values, 0, NULL, NULL);
+        HIRL_REQUIRE(filter == H5Z_FILTER_DEFLATE || filter == H5Z_FILTER_SHUFFLE ||
+                         filter == H5Z_FILTER_FLETCHER32,
+                     HIRL_ERR_FORMAT,
+                     "%s: array %s is packed by filter %d, expected gzip, shuffle or fletcher32",
+                     ckpt->path, name, (int)filter);
+    }
+    return HIRL_OK;
+}
+
 // Where the array's bytes are; refuses an array that the file cannot hold.
 static hirl_status_t find_extent(const hirl_ckpt_t *ckpt, hid_t set, const hirl_ckpt_array_t *array,
-                                 const char *name, size_t stored_item, hirl_ckpt_extent_t *extent) {
+                                 const char *name, hid_t plist, H5D_layout_t layout,
+                                 size_t stored_item, hirl_ckpt_extent_t *extent) {
     const char *path = ckpt->path;
     if (hirl_ckpt_count_items(name, array->type, array->n_axes, array->shape, &extent->n_items) !=
         HIRL_OK) {
         return HIRL_FAIL(HIRL_ERR_FORMAT, "%s: %s", path, hirl_error_text_view());
     }
-    hid_t plist = H5Dget_create_plist(set);
-    HIRL_TRY_H5(plist, "%s: array %s: cannot read how it is stored", path, name);
-    const H5D_layout_t layout = H5Pget_layout(plist);
-    const bool is_elsewhere = layout == H5D_VIRTUAL || H5Pget_external_count(plist) != 0;
-    H5Pclose(plist);
-    HIRL_REQUIRE(!is_elsewhere, HIRL_ERR_FORMAT,
-                 "%s: array %s lies in other files; expected all data in this one", path, name);
     extent->offset = -1;
     if (extent->n_items == 0) return HIRL_OK;
 
     char size_text[32];
     const double bytes = (double)extent->n_items * (double)stored_item;
-    if (layout != H5D_CONTIGUOUS) {
-        HIRL_REQUIRE(!ckpt->is_checkpoint, HIRL_ERR_FORMAT,
-                     "%s: array %s is not stored in one piece", path, name);
+    HIRL_REQUIRE(layout == H5D_CONTIGUOUS || !ckpt->is_checkpoint, HIRL_ERR_FORMAT,
+                 "%s: array %s is not stored in one piece", path, name);
+    if (layout == H5D_CHUNKED) {
         HIRL_REQUIRE(bytes <= UNFOLD_MAX * (double)ckpt->file_bytes, HIRL_ERR_FORMAT,
                      "%s: array %s claims %s, more than a file of %lld bytes can hold", path, name,
                      hirl_text_bytes(size_text, bytes), (long long)ckpt->file_bytes);
-        return HIRL_OK;
+        return check_chunks(ckpt, plist, name, array->n_axes, stored_item);
     }
-    const haddr_t offset = H5Dget_offset(set);
+    const bool is_contiguous = layout == H5D_CONTIGUOUS;
+    const haddr_t offset = is_contiguous ? H5Dget_offset(set) : 0;
     HIRL_REQUIRE(offset != HADDR_UNDEF && bytes <= (double)ckpt->file_bytes &&
+                     H5Dget_storage_size(set) == (hsize_t)extent->n_items * stored_item &&
                      offset <= (haddr_t)(ckpt->file_bytes - extent->n_items * (int64_t)stored_item),
                  HIRL_ERR_FORMAT,
                  "%s: array %s claims %s, which are not in this file of %lld bytes", path, name,
                  hirl_text_bytes(size_text, bytes), (long long)ckpt->file_bytes);
-    extent->offset = (int64_t)offset;
+    if (is_contiguous) extent->offset = (int64_t)offset;
     return HIRL_OK;
 }
 
@@ -215,9 +289,11 @@ static hirl_status_t grow_listing(hirl_ckpt_t *ckpt) {
     return HIRL_OK;
 }
 
-static hirl_status_t list_array(hirl_ckpt_t *ckpt, hid_t set, const char *name) {
+static hirl_status_t list_array(hirl_ckpt_t *ckpt, hid_t set, haddr_t address, const char *name) {
     hirl_ckpt_array_t array = {0};
-    hirl_ckpt_extent_t extent = {0};
+    hirl_ckpt_extent_t extent = {.address = address};
+    hid_t plist = H5I_INVALID_HID;
+    H5D_layout_t layout = H5D_LAYOUT_ERROR;
     hid_t type = H5Dget_type(set);
     HIRL_TRY_H5(type, "%s: array %s: cannot read its type", ckpt->path, name);
     const bool is_known =
@@ -228,8 +304,12 @@ static hirl_status_t list_array(hirl_ckpt_t *ckpt, hid_t set, const char *name) 
     HIRL_REQUIRE(is_known, HIRL_ERR_FORMAT,
                  "%s: array %s: its type is none of f32, f64, i32, i64, u8 (little-endian)",
                  ckpt->path, name);
-    HIRL_TRY(read_shape(set, ckpt->path, name, &array));
-    HIRL_TRY(find_extent(ckpt, set, &array, name, stored_item, &extent));
+    HIRL_TRY(find_layout(ckpt, set, name, &plist, &layout));
+    hirl_status_t status = read_shape(set, ckpt->path, name, &array);
+    if (status == HIRL_OK)
+        status = find_extent(ckpt, set, &array, name, plist, layout, stored_item, &extent);
+    H5Pclose(plist);
+    HIRL_TRY(status);
     if (ckpt->is_checkpoint) {
         HIRL_TRY(read_integer(set, ckpt->path, name, "xxh64", H5T_NATIVE_UINT64, &extent.checksum));
     }
@@ -243,7 +323,8 @@ static hirl_status_t list_array(hirl_ckpt_t *ckpt, hid_t set, const char *name) 
     return HIRL_OK;
 }
 
-static hirl_status_t list_object(hirl_ckpt_t *ckpt, hid_t root, const char *relative) {
+static hirl_status_t list_object(hirl_ckpt_t *ckpt, hid_t root, haddr_t address,
+                                 const char *relative) {
     char name[HIRL_CKPT_NAME_MAX];
     if (hirl_text_format(name, sizeof name, "/%s", relative) != HIRL_OK ||
         !hirl_ckpt_is_name(name)) {
@@ -252,18 +333,41 @@ static hirl_status_t list_object(hirl_ckpt_t *ckpt, hid_t root, const char *rela
             "%s: an array's name is longer than %d bytes or has unprintable characters", ckpt->path,
             HIRL_CKPT_NAME_MAX - 1);
     }
-    hid_t set = H5Dopen2(root, relative, H5P_DEFAULT);
+    // By its place: a name that holds '/' would lead elsewhere, to another file even.
+    hid_t set = H5Oopen_by_addr(root, address);
     HIRL_TRY_H5(set, "%s: cannot open array %s", ckpt->path, name);
-    hirl_status_t status = list_array(ckpt, set, name);
-    H5Dclose(set);
+    hirl_status_t status = list_array(ckpt, set, address, name);
+    H5Oclose(set);
     return status;
 }
 
-// Called for each object that hard links reach; links to other files are not followed.
+// Called for each object that hard links reach; links to other files are not followed. HDF5 calls
+// itself for a group within a group, and sees a circle only where the file's own counts of links
+// tell: the length of names and the number of objects end what these would not.
 static herr_t visit(hid_t root, const char *relative, const H5O_info_t *info, void *data) {
     listing_t *listing = data;
+    const hirl_ckpt_t *ckpt = listing->ckpt;
+    if (strlen(relative) >= HIRL_CKPT_NAME_MAX - 1) {
+        listing->status =
+            HIRL_FAIL(HIRL_ERR_FORMAT, "%s: the name of an array or group is longer than %d bytes",
+                      ckpt->path, HIRL_CKPT_NAME_MAX - 1);
+        return 1;
+    }
+    if (++listing->n_objects > OBJECTS_MAX ||
+        listing->n_objects > ckpt->file_bytes / OBJECT_BYTES_MIN) {
+        listing->status =
+            HIRL_FAIL(HIRL_ERR_FORMAT, "%s: it lists more objects than %lld bytes can hold",
+                      ckpt->path, (long long)ckpt->file_bytes);
+        return 1;
+    }
+    // HDF5 goes by names here too, and one that holds '/' may lead away.
+    if (info->fileno != listing->fileno) {
+        listing->status = HIRL_FAIL(HIRL_ERR_FORMAT,
+                                    "%s: the name of an object leads to another file", ckpt->path);
+        return 1;
+    }
     if (info->type != H5O_TYPE_DATASET) return 0;
-    listing->status = list_object(listing->ckpt, root, relative);
+    listing->status = list_object(listing->ckpt, root, info->addr, relative);
     return listing->status == HIRL_OK ? 0 : 1; // 1 ends the walk
 }
 
@@ -292,7 +396,10 @@ static hirl_status_t sort_listing(hirl_ckpt_t *ckpt) {
 }
 
 static hirl_status_t list_arrays(hirl_ckpt_t *ckpt) {
-    listing_t listing = {ckpt, HIRL_OK};
+    H5O_info_t own;
+    HIRL_TRY_H5(H5Oget_info2(ckpt->file, &own, H5O_INFO_BASIC), "%s: cannot look at it",
+                ckpt->path);
+    listing_t listing = {ckpt, 0, own.fileno, HIRL_OK};
     const herr_t code =
         H5Ovisit2(ckpt->file, H5_INDEX_NAME, H5_ITER_NATIVE, visit, &listing, H5O_INFO_BASIC);
     HIRL_TRY(listing.status);
@@ -582,10 +689,11 @@ static H5T_conv_ret_t refuse_clipping(H5T_conv_except_t what, hid_t from, hid_t 
 }
 
 // Reads with HDF5's conversions.
-static hirl_status_t read_converted(const hirl_ckpt_t *ckpt, const char *name,
-                                    hirl_ckpt_type_t type, void *out) {
+static hirl_status_t read_converted(const hirl_ckpt_t *ckpt, int i, hirl_ckpt_type_t type,
+                                    void *out) {
+    const char *name = ckpt->arrays[i].name;
     hirl_status_t status = HIRL_OK;
-    hid_t set = H5Dopen2(ckpt->file, name, H5P_DEFAULT), transfer = H5I_INVALID_HID;
+    hid_t set = H5Oopen_by_addr(ckpt->file, ckpt->extents[i].address), transfer = H5I_INVALID_HID;
     HIRL_TRY_H5(set, "%s: cannot open array %s", ckpt->path, name);
     transfer = H5Pcreate(H5P_DATASET_XFER);
     HIRL_TRY_H5_GOTO(transfer, status, done, "%s: cannot make properties", ckpt->path);
@@ -596,7 +704,7 @@ static hirl_status_t read_converted(const hirl_ckpt_t *ckpt, const char *name,
                      hirl_ckpt_type_name(type));
 done:
     if (transfer >= 0) H5Pclose(transfer);
-    H5Dclose(set);
+    H5Oclose(set);
     return status;
 }
 
@@ -636,7 +744,7 @@ hirl_status_t hirl_ckpt_read(const hirl_ckpt_t *ckpt, const char *name, hirl_ckp
     if (n_items == 0) return HIRL_OK;
     HIRL_REQUIRE(out, HIRL_ERR_ARG, "array %s: no memory is given to read it to", name);
     hirl_ckpt_h5_quiet();
-    if (!ckpt->is_checkpoint) return read_converted(ckpt, name, type, out);
+    if (!ckpt->is_checkpoint) return read_converted(ckpt, i, type, out);
     int fd = -1;
     const size_t size = (size_t)n_items * hirl_ckpt_item_size(type);
     HIRL_TRY(descriptor_view(ckpt, &fd));

@@ -13,6 +13,12 @@
 
 enum { DECODER_TEXT_MAX = 256 };
 
+// Pixels that a byte can hold at most, so that a small sample cannot ask for a
+// large image. A Huffman code has a bit for each block of 64 pixels, and of all components one or two
+// together are sampled at a quarter at least; arithmetic coding has no such bound. DEFLATE makes 1032
+// bytes of one.
+static const uint64_t JPEG_PIXELS_PER_BYTE = 8 * 64 * 4, DEFLATE_RATIO_MAX = 1032;
+
 bool hirl_image_sniff(const uint8_t *bytes, size_t size, hirl_encoding_t *encoding_p) {
     static const uint8_t png[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
     if (size >= sizeof png && memcmp(bytes, png, sizeof png) == 0) {
@@ -45,9 +51,10 @@ hirl_status_t hirl_buffer_reserve(hirl_buffer_t *buffer, size_t size) {
     return HIRL_OK;
 }
 
-// Checks sides that a header claims, and reserves room for `channels` of them.
+// Checks sides that a header claims, and reserves room for `channels` of them. The sample's bytes can
+// hold `n_most` pixels.
 static hirl_status_t reserve_image(const char *what, int64_t height, int64_t width, int channels,
-                                   hirl_buffer_t *buffer) {
+                                   uint64_t n_most, hirl_buffer_t *buffer) {
     HIRL_REQUIRE(height >= 1 && width >= 1 && height <= HIRL_IMAGE_SIDE_MAX &&
                      width <= HIRL_IMAGE_SIDE_MAX,
                  HIRL_ERR_FORMAT, "%s: header says %lld x %lld pixels, expected sides of 1 to %d",
@@ -56,6 +63,10 @@ static hirl_status_t reserve_image(const char *what, int64_t height, int64_t wid
     HIRL_REQUIRE(bytes <= HIRL_IMAGE_BYTES_MAX, HIRL_ERR_FORMAT,
                  "%s: header says %lld x %lld pixels of %d channels, more than the %zu MiB allowed",
                  what, (long long)width, (long long)height, channels, HIRL_IMAGE_BYTES_MAX >> 20);
+    HIRL_REQUIRE((uint64_t)height * (uint64_t)width <= n_most, HIRL_ERR_FORMAT,
+                 "%s: header says %lld x %lld pixels, its bytes can hold %llu at most: it is cut "
+                 "short",
+                 what, (long long)width, (long long)height, (unsigned long long)n_most);
     return hirl_buffer_reserve(buffer, bytes);
 }
 
@@ -97,6 +108,7 @@ static void inverted_cmyk_to_rgb(uint8_t *pixels, size_t n) {
 
 typedef struct jpeg_frame {
     int height, width, channels;
+    bool is_arithmetic;
     size_t after; // position behind the frame header
 } jpeg_frame_t;
 
@@ -129,6 +141,7 @@ static hirl_status_t find_jpeg_frame(const uint8_t *bytes, size_t size, jpeg_fra
             frame->height = bytes[at + 3] << 8 | bytes[at + 4];
             frame->width = bytes[at + 5] << 8 | bytes[at + 6];
             frame->channels = bytes[at + 7];
+            frame->is_arithmetic = marker > 0xc8;
             frame->after = at + length;
             return HIRL_OK;
         }
@@ -158,7 +171,9 @@ static hirl_status_t decode_jpeg(const uint8_t *bytes, size_t size, int least,
     int n = frame.channels;
     HIRL_REQUIRE(n == 1 || n == 3 || n == 4, HIRL_ERR_FORMAT,
                  "JPEG: %d components, expected 1, 3 or 4", n);
-    HIRL_TRY(reserve_image("JPEG", frame.height, frame.width, n > least ? n : least, buffer));
+    const uint64_t n_most = frame.is_arithmetic ? UINT64_MAX : JPEG_PIXELS_PER_BYTE * size;
+    HIRL_TRY(
+        reserve_image("JPEG", frame.height, frame.width, n > least ? n : least, n_most, buffer));
 
     tjhandle handle = tjInitDecompress();
     HIRL_REQUIRE(handle, HIRL_ERR_MEMORY, "JPEG: %s", tjGetErrorStr2(NULL));
@@ -227,7 +242,10 @@ static hirl_status_t read_png(png_structp png, png_infop info, int least, hirl_b
     png_uint_32 height = png_get_image_height(png, info), width = png_get_image_width(png, info);
     int color = png_get_color_type(png, info);
     int n = color & PNG_COLOR_MASK_COLOR ? 3 : 1;
-    HIRL_TRY(reserve_image("PNG", height, width, n > least ? n : least, buffer));
+    const png_input_t *input = png_get_io_ptr(png);
+    const uint64_t bits = (uint64_t)png_get_bit_depth(png, info) * png_get_channels(png, info);
+    HIRL_TRY(reserve_image("PNG", height, width, n > least ? n : least,
+                           8 * DEFLATE_RATIO_MAX * input->size / bits, buffer));
 
     if (color == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
     if (color == PNG_COLOR_TYPE_GRAY) png_set_expand_gray_1_2_4_to_8(png);
@@ -269,12 +287,12 @@ static hirl_status_t copy_raw(const hirl_sample_t *sample, int least, hirl_buffe
                               hirl_image_t *image) {
     int n = sample->channels;
     HIRL_REQUIRE(n == 1 || n == 3, HIRL_ERR_FORMAT, "raw image of %d channels, expected 1 or 3", n);
-    HIRL_TRY(
-        reserve_image("raw image", sample->height, sample->width, n > least ? n : least, buffer));
     size_t bytes = (size_t)sample->height * (size_t)sample->width * (size_t)n;
-    HIRL_REQUIRE(sample->size == bytes, HIRL_ERR_FORMAT,
+    HIRL_REQUIRE(sample->height < 1 || sample->width < 1 || sample->size == bytes, HIRL_ERR_FORMAT,
                  "raw image of %d x %d x %d has %zu bytes, expected %zu", sample->height,
                  sample->width, n, sample->size, bytes);
+    HIRL_TRY(reserve_image("raw image", sample->height, sample->width, n > least ? n : least,
+                           sample->size, buffer));
     memcpy(buffer->data, sample->bytes, bytes);
     *image = (hirl_image_t){buffer->data, sample->height, sample->width, n};
     return HIRL_OK;

@@ -3,11 +3,13 @@
 #include "deck_impl.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 // ------------------------------------------------------------------------------------------ create, destroy
 
@@ -150,15 +152,25 @@ static hirl_status_t load(const char *path, const char *who, char **data_p, size
     hirl_status_t status = HIRL_OK;
     void *data = NULL;
     size_t size = 0, room = 0;
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return HIRL_FAIL(HIRL_ERR_IO, "%scannot open deck '%s': %s", who, path, strerror(errno));
+    // A user may give a pipe; a pipe or device that a deck names would be waited for.
+    const bool is_base = who[0] != '\0';
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | (is_base ? O_NONBLOCK : 0));
+    FILE *file = fd >= 0 ? fdopen(fd, "rb") : NULL;
+    if (!file) {
+        const int cause = errno;
+        if (fd >= 0) close(fd);
+        return HIRL_FAIL(HIRL_ERR_IO, "%scannot open deck '%s': %s", who, path, strerror(cause));
+    }
     if (fstat(fileno(file), info_p) != 0) {
         status = HIRL_FAIL(HIRL_ERR_IO, "%scannot read deck '%s': %s", who, path, strerror(errno));
         goto err_close;
     }
     if (S_ISDIR(info_p->st_mode)) {
         status = HIRL_FAIL(HIRL_ERR_IO, "%s'%s' is a folder, expected a deck", who, path);
+        goto err_close;
+    }
+    if (is_base && !S_ISREG(info_p->st_mode)) {
+        status = HIRL_FAIL(HIRL_ERR_IO, "%s'%s' is a pipe or device, expected a deck", who, path);
         goto err_close;
     }
     for (;;) {

@@ -11,7 +11,7 @@ folder=$1 targets=$2 seconds=$3
 
 export OMPI_MCA_ess_singleton_isolated=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMP_NUM_THREADS=1
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_abort=1
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_abort=1:quarantine_size_mb=16
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 failed=0
 for target in $targets; do
