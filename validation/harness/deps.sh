@@ -20,6 +20,7 @@ packages_build=(
 packages_check=(
     clang-format-14 gfortran python3 python3-numpy python3-pil python3-h5py python3-torch python3-torchvision
     python3-faiss python3-protobuf python3-crcmod chromium slurmctld slurmd slurm-client munge
+    iproute2
 )
 packages_fuzz=(clang-14 libclang-rt-14-dev)
 

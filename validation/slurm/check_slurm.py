@@ -56,6 +56,13 @@ class Scenarios:
 
     def __init__(self, cluster_, whole_run):
         self.c, self.w = cluster_, whole_run
+        self.long = None  # the job that is stopped in one scenario after another
+        with open("input/long.nml", "w") as file:
+            file.write(LONG % 0)
+
+    def need_long(self):
+        if self.long is None or self.c.job(self.long).get("JobState") in ENDED:
+            raise Skipped("the scenario before this one did not run or failed")
 
     # -------------------------------------------------------------------- helpers
 
@@ -243,8 +250,6 @@ class Scenarios:
         """scancel --signal=TERM, a job of train.sh on 2 nodes
         exit code 75, requeued, continues
         """
-        with open("input/long.nml", "w") as file:
-            file.write(LONG % 0)
         self.long = job = self.submit("--nodes=2", "slurm/train.sh", "input/long.nml")
         self.wait_steps(job, "long")
         self.command("scancel", "--signal=TERM", str(job))
@@ -271,6 +276,7 @@ class Scenarios:
         """a job of higher priority takes both nodes
         requeued by SLURM with a checkpoint, continues
         """
+        self.need_long()
         result = self.command("srun", "-p", "urgent", "-N", "2", "--exclusive", "hostname")
         names = sorted(line for line in result.text.splitlines() if line in cluster.NODES)
         want(result.code == 0 and names == ["n1", "n2"], str(result))
@@ -281,6 +287,7 @@ class Scenarios:
         """one node is switched off
         requeued by SLURM, continues from the last checkpoint
         """
+        self.need_long()
         self.c.stop_node("n2")
         self.wait_requeued(self.long, 3)
         self.want_no_ranks()
@@ -292,6 +299,7 @@ class Scenarios:
         """the time limit comes near
         SIGUSR1 by --signal, exit code 75, requeued
         """
+        self.need_long()
         self.command("scontrol", "update", "JobId=%d" % self.long, "TimeLimit=1")
         self.wait_requeued(self.long, 4)
         self.command("scontrol", "update", "JobId=%d" % self.long, "TimeLimit=60")
@@ -320,6 +328,7 @@ class Scenarios:
         """the same job ends by itself
         COMPLETED, the bits of an undisturbed run, no step twice
         """
+        self.need_long()
         self.command("scancel", "--signal=USR1", str(self.long))
         self.wait_requeued(self.long, 5)
         n = self.step_of("long") + 5

@@ -8,22 +8,32 @@ can be switched off at once. Needs root, and Debian's packages of SLURM and mung
 """
 
 import ctypes
-import fcntl
 import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
-import sys
 import time
 
 NODES = ("n1", "n2")
-PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "scontrol", "munged", "unshare", "nsenter")
+PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "scontrol", "munged", "ip")
 FIRST_JOB = 7654001  # so long that it is found nowhere by chance
 ADDRESS = "10.0.0.1"  # of all; their ports differ
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # where the daemons are, of which PATH may know nothing
 UNSHARE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+# A new network has a loopback interface alone. SLURM, Open MPI and the program's watchdog want one
+# that other machines could reach; which kinds there are depends on the kernel.
+NETWORK = """\
+for kind in dummy bridge veth; do
+    ip link add net0 type $kind 2>/dev/null && break
+done
+ip link show net0 >/dev/null 2>&1 || ip tuntap add dev net0 mode tap
+set -e
+ip link set lo up
+ip address add %s/24 dev net0
+ip link set net0 up
+""" % ADDRESS
 
 CONFIG = """\
 ClusterName=hirl
@@ -61,6 +71,8 @@ PartitionName=batch Nodes=n1,n2 Default=YES PriorityTier=1 MaxTime=INFINITE
 PartitionName=urgent Nodes=n1,n2 PriorityTier=9 PreemptMode=OFF MaxTime=INFINITE
 """
 
+PROBE = "set -e; mount -t tmpfs none /dev/shm; set +e\n"
+
 # A node: its own /tmp, which still shows the cluster's folder, and /dev/shm. Bash stays as the
 # first process of the node and takes in the processes that lost their parents.
 NODE = """\
@@ -82,11 +94,11 @@ def why_not():
     """The reason why there can be no cluster here, or None."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
-        return "%s not found (packages slurmctld slurmd slurm-client munge)" % ", ".join(missing)
+        return "%s not found (packages slurmctld slurmd slurm-client munge iproute2)" % ", ".join(missing)
     if os.geteuid() != 0:
         return "needs root: the nodes are namespaces of the kernel"
     probe = subprocess.run(
-        ["unshare", "--uts", "--net", *UNSHARE, "mount", "-t", "tmpfs", "none", "/dev/shm"],
+        ["unshare", "--uts", "--net", *UNSHARE, "bash", "-c", PROBE + NETWORK],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         check=False,
@@ -106,18 +118,6 @@ def enter(command, **options):
     return subprocess.Popen(
         ["unshare", "--uts", "--net", *UNSHARE, *command], preexec_fn=die_with_parent, **options
     )
-
-
-def make_network():
-    """A new network has only a loopback interface, which is down. It gets one address, and that is
-    not 127.0.0.1: SLURM and Open MPI take a machine that has only this for one without network."""
-    set_address, get_flags, set_flags, is_up = 0x8916, 0x8913, 0x8914, 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        address = struct.pack("16sHH4s8x", b"lo", socket.AF_INET, 0, socket.inet_aton(ADDRESS))
-        flags = fcntl.ioctl(control, get_flags, struct.pack("16sh14x", b"lo", 0))
-        flags = struct.unpack("16sh14x", flags)[1] | is_up
-        fcntl.ioctl(control, set_flags, struct.pack("16sh14x", b"lo", flags))
-        fcntl.ioctl(control, set_address, address)
 
 
 def clean_environment(base):
@@ -154,9 +154,9 @@ class Cluster:
         self.is_bound = n_cpus >= 2 and len(os.sched_getaffinity(0)) == n_cpus
         socket.sethostname("head")
         subprocess.run(["mount", "--make-rprivate", "/"], check=True)
-        make_network()
+        subprocess.run(["bash", "-c", NETWORK], check=True)
         with open(self.path("hosts"), "w") as file:
-            file.write("%s localhost head %s\n" % (ADDRESS, " ".join(NODES)))
+            file.write("127.0.0.1 localhost\n%s head %s\n" % (ADDRESS, " ".join(NODES)))
         subprocess.run(["mount", "--bind", self.path("hosts"), "/etc/hosts"], check=True)
         os.chmod(base, 0o755)  # munged asks for it
         os.makedirs(self.path("state"))
