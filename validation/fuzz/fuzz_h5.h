@@ -370,9 +370,11 @@ FUZZ_INLINE void fuzz_write_set(hid_t file, hid_t links, const fuzz_object_t *ob
     hid_t set = H5Dcreate2(file, object->name, type, space, links, plist, H5P_DEFAULT);
     const bool is_plain = object->type != FUZZ_VARIABLE_TEXT && object->type != FUZZ_SEQUENCE &&
                           object->layout <= FUZZ_CHUNKED && is_small && !object->is_unwritten;
+    // HDF5's own packing by these two is not what is tested: their sets stay empty.
+    const bool is_packed = object->layout == FUZZ_CHUNKED && (object->filters & 24);
     uint64_t checksum = hirl_hash64("", 0);
     const bool is_chunk_small = object->layout != FUZZ_CHUNKED || object->chunk <= 64;
-    if (set >= 0 && is_plain && is_chunk_small && n > 0) {
+    if (set >= 0 && is_plain && !is_packed && is_chunk_small && n > 0) {
         char *bytes = calloc((size_t)n * item + 8, 1);
         FUZZ_CHECK(bytes, "no memory");
         fuzz_fill(object, bytes, n, item);
