@@ -37,6 +37,12 @@ layout() {
     options=(--ntasks=$((n_nodes * n_ranks)) --ntasks-per-node="$n_ranks" --cpus-per-task="$n_cpus")
 }
 
+# False if a node of the job is gone: it can't run anything.
+all_nodes_answer() {
+    [ "${SLURM_JOB_NUM_NODES:-1}" -eq 1 ] || timeout 60 srun --mpi=none --overlap \
+        --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task=1 true >/dev/null 2>&1
+}
+
 launch() {
     local code=0 extra options state job=$SLURM_JOB_ID program=${HIRL_X:-hirl.x}
     # The plain number of an array's last element means the whole array.
@@ -63,14 +69,19 @@ launch() {
         is_woken=no code=0 # a signal ends the waiting, not the step
     done
     [ -z "$repeater" ] || kill "$repeater" 2>/dev/null
+    # The ranks know of a lost node minutes before SLURM does, which then would requeue the job.
+    if [ "$code" -ne 0 ] && [ "$code" -ne 75 ] && ! all_nodes_answer; then
+        echo "launch: the step ended with $code, and a node of the job does not answer"
+        code=75
+    fi
     if [ "$code" -eq 75 ]; then
         state=$(scontrol show job "$job" | sed -n 's/^ *JobState=\([A-Z_]*\).*/\1/p')
         # A job that is being cancelled would be revived; one that is preempted has its place.
         if [ "${state:-RUNNING}" = RUNNING ]; then
-            echo "launch: interrupted after a checkpoint, back into the queue"
+            echo "launch: interrupted, back into the queue"
             scontrol requeue "$job"
         else
-            echo "launch: interrupted after a checkpoint; SLURM ends the job ($state)"
+            echo "launch: interrupted; SLURM ends the job ($state)"
         fi
     fi
     exit "$code"

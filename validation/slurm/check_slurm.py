@@ -285,7 +285,7 @@ class Scenarios:
 
     def node_fails(self):
         """one node is switched off
-        requeued by SLURM, continues from the last checkpoint
+        requeued, continues from the last checkpoint
         """
         self.need_long()
         self.c.stop_node("n2")

@@ -94,7 +94,8 @@ def why_not():
     """The reason why there can be no cluster here, or None."""
     missing = [name for name in PROGRAMS if not shutil.which(name)]
     if missing:
-        return "%s not found (packages slurmctld slurmd slurm-client munge iproute2)" % ", ".join(missing)
+        packages = "slurmctld slurmd slurm-client munge iproute2"
+        return "%s not found (packages %s)" % (", ".join(missing), packages)
     if os.geteuid() != 0:
         return "needs root: the nodes are namespaces of the kernel"
     probe = subprocess.run(
