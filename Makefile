@@ -10,7 +10,7 @@ VERSION := 0.1.0
 .SUFFIXES:
 SHELL := /bin/bash
 # Names so short that an environment may hold them for other reasons: only the command line and config.mk set them.
-$(foreach v,TYPE ARCH PREFIX DEPS JOBS V CUDA ASAN UBSAN COVERAGE,\
+$(foreach v,TYPE ARCH PREFIX DEPS JOBS V CUDA ASAN UBSAN TSAN COVERAGE,\
     $(if $(filter environment,$(origin $v)),$(eval undefine $v)))
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -59,7 +59,7 @@ $(error CUDA=1: this version has no CUDA backend)
 endif
 
 on = $(filter-out 0,$($1))
-VARIANT := $(TYPE)$(if $(call on,ASAN),-asan)$(if $(call on,UBSAN),-ubsan)$(if $(call on,COVERAGE),-coverage)
+VARIANT := $(TYPE)$(if $(call on,ASAN),-asan)$(if $(call on,UBSAN),-ubsan)$(if $(call on,TSAN),-tsan)$(if $(call on,COVERAGE),-coverage)
 BUILD := build/$(VARIANT)
 PROGRAM := $(if $(filter release,$(VARIANT)),hirl.x,$(BUILD)/hirl.x)
 SANITIZED := build/debug-asan-ubsan
@@ -111,7 +111,8 @@ FLAGS_debug := -O1 -g3 -DHIRL_DEBUG=1
 FLAGS_release := -O3 -g -DNDEBUG
 SANITIZE := $(if $(call on,ASAN),-fsanitize=address) \
     $(if $(call on,UBSAN),-fsanitize=undefined -fsanitize=float-cast-overflow -fno-sanitize-recover=all) \
-    $(if $(call on,ASAN)$(call on,UBSAN),-fno-omit-frame-pointer) $(if $(call on,COVERAGE),--coverage)
+    $(if $(call on,TSAN),-fsanitize=thread) \
+    $(if $(call on,ASAN)$(call on,UBSAN)$(call on,TSAN),-fno-omit-frame-pointer) $(if $(call on,COVERAGE),--coverage)
 # Instrumented code misleads the compiler's analysis of uninitialised variables.
 HIRL_CFLAGS := -std=c17 -D_GNU_SOURCE $(FLAGS_$(TYPE)) -march=$(ARCH) -ffp-contract=off -fno-math-errno \
     -fno-trapping-math -fopenmp -pthread $(strip $(SANITIZE)) $(WARNINGS) $(if $(call on,WERROR),-Werror \
@@ -133,6 +134,11 @@ LIBRARY := $(BUILD)/libhirl.a
 MEMBERS := $(filter-out $(MAIN) $(SGEMM),$(OBJECTS))
 
 RUN_TESTS := validation/harness/run.sh
+# Threads that share memory without OpenMP, whose runtime ThreadSanitizer cannot see into.
+THREADED := $(addprefix $(BUILD)/unit/,t440_loader t456_ckpt_writer t506_watchdog)
+ifneq ($(filter threaded,$(GOALS)),)
+TESTS := $(THREADED)
+endif
 ifneq ($(filter tests,$(GOALS)),)
 TESTS := $(patsubst validation/%.c,$(BUILD)/%,$(shell $(RUN_TESTS) --programs \
     $(if $(call on,ASAN),--sanitized $(BUILD)) --search '$(search)'))
@@ -262,6 +268,13 @@ check: deps-check
 	$(MAKE) -k TYPE=debug ASAN=1 UBSAN=1 COVERAGE= all tests || built=no; \
 	PYTHON='$(PYTHON)' MPIRUN='$(MPIRUN)' MAKE='$(MAKE)' $(RUN_TESTS) --build $(BUILD) --program $(PROGRAM) \
 	    --sanitized $(SANITIZED) --built $$built --search '$(search)'
+
+## check-threads  the loader, the checkpoint writer and the watchdog under ThreadSanitizer
+check-threads: deps-check
+	@$(MAKE) TYPE=debug ASAN= UBSAN= COVERAGE= TSAN=1 threaded
+
+threaded: $(THREADED)
+	@MPIRUN='$(MPIRUN)' validation/harness/threads.sh $^
 
 ## bench          run the benchmarks of validation/bench, print their `bench:` lines; search=... selects by name
 bench: deps-check
