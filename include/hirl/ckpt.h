@@ -59,6 +59,10 @@ typedef struct hirl_ckpt_meta {
 hirl_status_t hirl_ckpt_write(const char *folder, const hirl_ckpt_meta_t *meta,
                               const hirl_ckpt_array_t *arrays, int n_arrays, int64_t keep);
 
+/// What a writer that was killed has left to do: removes unfinished files and complete ones beyond the `keep` newest, if the
+/// one of `step`, which is known to be whole, is the newest. What cannot be removed stays, with a warning.
+void hirl_ckpt_tidy(const char *folder, int64_t step, int64_t keep);
+
 /// A copy of a run's state, to be written while the run goes on.
 typedef struct hirl_ckpt_snapshot hirl_ckpt_snapshot_t;
 /// Copies `meta` and its texts. Not collective, like everything of snapshots and the writer.

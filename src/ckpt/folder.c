@@ -115,3 +115,12 @@ void hirl_ckpt_folder_keep(const char *folder, int64_t written, int64_t keep) {
     }
     hirl_mem_free(steps);
 }
+
+void hirl_ckpt_tidy(const char *folder, int64_t step, int64_t keep) {
+    int64_t *steps = NULL;
+    int n = 0;
+    hirl_ckpt_folder_remove_stale(folder);
+    if (hirl_ckpt_folder_list(folder, &steps, &n) == HIRL_OK && n > 0 && steps[0] == step)
+        hirl_ckpt_folder_keep(folder, step, keep);
+    hirl_mem_free(steps);
+}

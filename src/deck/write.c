@@ -210,6 +210,8 @@ hirl_status_t hirl_deck_changes(const hirl_deck_t *deck, const char *name, const
             HIRL_TRY_GOTO(append_items(old, g, k, &before), status, done);
             HIRL_TRY_GOTO(append_items(deck, g, k, &after), status, done);
             if (strcmp(before.data, after.data) == 0) continue;
+            if (is_base_key(deck->groups[g], &deck->groups[g]->keys[k]))
+                continue; // resolved: not in a text
             HIRL_TRY_GOTO(hirl_text_append(text, "%s%%%s: %s -> %s\n", deck->groups[g]->name,
                                            deck->groups[g]->keys[k].name, before.data, after.data),
                           status, done);

@@ -497,9 +497,11 @@ static hirl_status_t connect_all(hirl_world_t *world, hirl_watchdog_t *w, int64_
     hirl_status_t status =
         hirl_par_broadcast(world, &invitation, (int64_t)sizeof invitation, HIRL_PAR_U8, 0);
     w->token = invitation.token;
-    double until = hirl_time_now() + CONNECT_SECONDS;
+    // Nodes that know no address but their own loopback cannot meet: there is nothing to wait for.
+    bool can_meet = is_one_node || invitation.n_addresses > 1;
+    double until = hirl_time_now() + (can_meet ? CONNECT_SECONDS : 0);
     if (status == HIRL_OK && w->rank == 0 && listener >= 0) accept_ranks(w, listener, until);
-    if (status == HIRL_OK && w->rank != 0) call_hub(w, &invitation, until);
+    if (status == HIRL_OK && w->rank != 0 && can_meet) call_hub(w, &invitation, until);
     if (listener >= 0) close(listener);
     HIRL_TRY(status);
     *n_connected_p = w->rank == 0 ? 0 : w->n_peers;

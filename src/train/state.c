@@ -344,6 +344,12 @@ static void log_restart(const hirl_session_t *s, const hirl_ckpt_t *ckpt,
     hirl_text_reset(&changes);
 }
 
+static void tidy(const hirl_session_t *s, const hirl_progress_t *progress) {
+    char folder[HIRL_DECK_TEXT_MAX + 16];
+    if (checkpoint_folder(s, folder) == HIRL_OK)
+        hirl_ckpt_tidy(folder, progress->step, s->ckpt->keep);
+}
+
 static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, bool *is_restarted_p) {
     hirl_ckpt_t *ckpt = NULL;
     *is_restarted_p = false;
@@ -354,6 +360,7 @@ static hirl_status_t restart(hirl_session_t *s, hirl_progress_t *progress_p, boo
     if (status == HIRL_OK && is_found) {
         status = hirl_session_load(s, ckpt, progress_p);
         if (status == HIRL_OK && ckpt) log_restart(s, ckpt, progress_p);
+        if (status == HIRL_OK && ckpt && strcmp(s->ckpt->restart, "auto") == 0) tidy(s, progress_p);
         *is_restarted_p = status == HIRL_OK;
     }
     hirl_ckpt_close(&ckpt);

@@ -353,7 +353,6 @@ hirl_status_t hirl_train_run(hirl_session_t *session, hirl_train_result_t *resul
     trainer_t t = {.s = session};
     double begin = hirl_time_now();
     hirl_status_t status = HIRL_OK;
-    HIRL_TRY(hirl_signal_begin());
     HIRL_TRY_GOTO(start(&t), status, done);
     HIRL_TRY_GOTO(run(&t), status, done);
     t.result.progress = t.at;
@@ -365,6 +364,5 @@ done:
     run_log_destroy(&t.log);
     hirl_reducer_destroy(&t.reducer);
     hirl_loader_destroy(&t.loader);
-    hirl_signal_end();
     return status;
 }

@@ -56,6 +56,7 @@ def send(what, rank, number, *patterns, ranks=2):
     folder = what.replace(" ", "_")
     job = Started(*DECK, "run%%output='%s'" % folder, ranks=ranks)
     is_under_way = job.wait_for_step(folder + "/metrics.jsonl", 4)
+    time.sleep(0.7)  # two heartbeats: what it was at is not older
     pids = job.rank_pids()
     check(is_under_way and len(pids) == ranks, "%s: %d ranks are under way" % (what, ranks))
     start = time.monotonic()
