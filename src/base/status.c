@@ -53,7 +53,7 @@ hirl_status_t hirl_error_record(hirl_status_t status, const char *file, int line
     // Texts out of files go into messages, and messages to terminals: nothing there may command
     // them.
     for (char *at = fresh; *at; at++) {
-        if (((unsigned char)*at < 0x20 && *at != '\n' && *at != '\t') || *at == 0x7f) *at = '?';
+        if (((unsigned char)*at < 0x20 && *at != '\n') || *at == 0x7f) *at = '?';
     }
     memcpy(last_failure.text, fresh, strlen(fresh) + 1);
     snprintf(last_failure.place, sizeof last_failure.place, "%s:%d %s", strip_root(file), line,

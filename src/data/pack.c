@@ -250,13 +250,16 @@ static hirl_status_t make_plan(const hirl_pack_cfg_t *cfg, const hirl_pack_sourc
         if (source->item[i].is_good) good[n_good++] = i;
     }
     if (n_good == 0) {
+        // a line of the list: name, tab, reason
+        const char *name = source->skipped.data ? source->skipped.data : "";
+        const size_t n_name = strcspn(name, "\t\n");
+        const char *reason = name + n_name + (name[n_name] == '\t');
         status =
             HIRL_FAIL(HIRL_ERR_FORMAT,
                       "nothing to pack: all %lld inputs of %s are bad (%s/%s-skipped.txt); the "
-                      "first: %.*s",
+                      "first: %.*s: %.*s",
                       (long long)source->n_skipped, cfg->source, cfg->output, cfg->split,
-                      (int)strcspn(source->skipped.data ? source->skipped.data : "", "\n"),
-                      source->skipped.data ? source->skipped.data : "");
+                      (int)n_name, name, (int)strcspn(reason, "\n"), reason);
         goto done;
     }
     if (cfg->n_holdout >= n_good) {

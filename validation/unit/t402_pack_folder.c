@@ -190,7 +190,7 @@ static void test_refused(void) {
     shell("echo x >%s/a/x.png; echo y >%s/a/y.png", cfg.source, cfg.source);
     CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_FORMAT, "nothing to pack: all 2 inputs of");
     CHECK_HAS(hirl_error_text_view(),
-              "a/x.png\tneither PNG nor JPEG: 2 bytes that begin with 78 0a 00");
+              "a/x.png: neither PNG nor JPEG: 2 bytes that begin with 78 0a 00");
     CHECK_EQ_I(count_files(cfg.output, ".h5"), 0);
     CHECK_EQ_I(count_files(cfg.output, "train-skipped.txt"), 1);
 

@@ -227,6 +227,16 @@ static void test_keep(void) {
     NEED_OK(hirl_ckpt_open(file_of("keep", 7), true, &ckpt));
     CHECK_EQ_I(hirl_ckpt_meta_view(ckpt)->epoch, 99);
     hirl_ckpt_close(&ckpt);
+    // What a killed writer leaves goes at the next start, but not on the word of an older checkpoint.
+    for (meta.step = 100; meta.step <= 400; meta.step += 100)
+        NEED_OK(hirl_ckpt_write(test_path("tidy"), &meta, ARRAY, N_ARRAYS, 99));
+    NEED_OK(hirl_path_write_whole(test_path("tidy/.checkpoint-00000500.h5.tmp"), "x", 1));
+    hirl_ckpt_tidy(test_path("tidy"), 300, 2);
+    CHECK(exists(file_of("tidy", 100)) && exists(file_of("tidy", 400)));
+    CHECK(!exists(test_path("tidy/.checkpoint-00000500.h5.tmp")));
+    hirl_ckpt_tidy(test_path("tidy"), 400, 2);
+    CHECK(!exists(file_of("tidy", 200)) && exists(file_of("tidy", 300)));
+    CHECK(exists(file_of("tidy", 400)));
     meta.step = 1234;
     meta.epoch = 5;
     free((void *)(uintptr_t)folder);
