@@ -47,7 +47,7 @@ HDF5_PC ?= hdf5-openmpi
 BLAS_PC ?= openblas
 OTHER_PC ?= libturbojpeg libpng zlib libxxhash hwloc libcjson
 
-CONFIG_KEYS := TYPE ARCH PREFIX DEPS JOBS V WERROR ASAN UBSAN COVERAGE CC CXX CFLAGS LDFLAGS MPICC MPIRUN PYTHON \
+CONFIG_KEYS := TYPE ARCH PREFIX DEPS JOBS V WERROR ASAN UBSAN TSAN COVERAGE CC CXX CFLAGS LDFLAGS MPICC MPIRUN PYTHON \
     CLANG_FORMAT MPI_CFLAGS MPI_LIBS HDF5_PC HDF5_CFLAGS HDF5_LIBS BLAS_PC BLAS_CFLAGS BLAS_LIBS DNNL_CFLAGS \
     DNNL_LIBS FAISS_INCLUDE FAISS_LIBS FAISS_C_LIB OTHER_PC OTHER_CFLAGS OTHER_LIBS
 
@@ -144,7 +144,7 @@ TESTS := $(patsubst validation/%.c,$(BUILD)/%,$(shell $(RUN_TESTS) --programs \
     $(if $(call on,ASAN),--sanitized $(BUILD)) --search '$(search)'))
 endif
 
-.PHONY: all lib tests demo check deps deps-check info configure bench check-layers check-headers format \
+.PHONY: all lib tests demo check deps deps-check info configure bench check-threads threaded check-layers check-headers format \
     check-format install clean distclean help FORCE
 
 ## all            build ./hirl.x (TYPE=debug, ASAN=1, ...: build/<type>/hirl.x)
@@ -383,7 +383,7 @@ distclean:
 	rm -rf hirl.x build config.mk
 
 help:
-	@echo 'make TARGET [V=1] [TYPE=debug|release] [ASAN=1] [UBSAN=1] [COVERAGE=1] [WERROR=1] [ARCH=native]'
+	@echo 'make TARGET [V=1] [TYPE=debug|release] [ASAN=1] [UBSAN=1] [TSAN=1] [COVERAGE=1] [WERROR=1] [ARCH=native]'
 	@sed -n 's/^## /  /p' Makefile
 
 -include $(OBJECTS:.o=.d) $(TESTS:=.d) $(FUZZ_OBJECTS:.o=.d) $(FUZZ_PROGRAMS:=.d)
