@@ -1,0 +1,230 @@
+/// What the files of the cuda backend share: its state, error wrappers, working memory, and the functions of its table.
+/// Images are plain [N, H, W, C] here, which is what cuDNN calls NHWC: there are no opaque layouts. All work goes to one compute
+/// stream, in order; a function returns when the work is asked for. Memory that is given back is used again in stream
+/// order. What kernels found wrong with their input (hirl_k_fault_t) is told at the next download or synchronize.
+#ifndef HIRL_CUDA_IMPL_H
+#define HIRL_CUDA_IMPL_H
+
+#include "hirl/backend_ops.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <cudnn.h>
+
+#include "kernels/kernels.h"
+
+typedef struct cuda_pool cuda_pool_t;
+typedef struct cuda_plans cuda_plans_t; // of cuBLASLt and cuDNN, by shape
+
+typedef struct cuda_ctx {
+    cuda_pool_t *pool;
+    const hirl_allocator_t *allocator; // of the pool
+    int device;
+    int n_multiprocessors;
+    bool is_deterministic; // choose only algorithms that give the same bits every time
+    bool has_tf32;         // f32 products may be rounded to TF32
+    cudaStream_t stream;   // compute
+    hirl_k_fault_t *d_fault;
+    cublasLtHandle_t blas;
+    cudnnHandle_t dnn;
+    cuda_plans_t *plans;
+    char info[256];
+} cuda_ctx_t;
+
+static inline cuda_ctx_t *cuda_ctx(const hirl_backend_t *be) { return hirl_backend_ctx(be); }
+
+// ---------------------------------------------------------------------------------------------- errors
+
+hirl_status_t hirl_cuda_fail(const cuda_ctx_t *ctx, cudaError_t code, const char *what,
+                             const char *file, int line, const char *func);
+hirl_status_t hirl_cuda_fail_blas(cublasStatus_t code, const char *what, const char *file, int line,
+                                  const char *func);
+hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const char *file, int line,
+                                 const char *func);
+
+/// Pass on a failed call of the CUDA runtime or of a launcher, of cuBLASLt, of cuDNN.
+#define HIRL_TRY_CUDA(call)                                                               \
+    do {                                                                                  \
+        const cudaError_t cuda_code_ = (call);                                            \
+        if (cuda_code_ != cudaSuccess)                                                    \
+            return hirl_cuda_fail(NULL, cuda_code_, #call, __FILE__, __LINE__, __func__); \
+    } while (0)
+#define HIRL_TRY_CUDA_GOTO(call, status, label)                                               \
+    do {                                                                                      \
+        const cudaError_t cuda_code_ = (call);                                                \
+        if (cuda_code_ != cudaSuccess) {                                                      \
+            (status) = hirl_cuda_fail(NULL, cuda_code_, #call, __FILE__, __LINE__, __func__); \
+            goto label;                                                                       \
+        }                                                                                     \
+    } while (0)
+#define HIRL_TRY_CUBLAS(call)                                                            \
+    do {                                                                                 \
+        const cublasStatus_t blas_code_ = (call);                                        \
+        if (blas_code_ != CUBLAS_STATUS_SUCCESS)                                         \
+            return hirl_cuda_fail_blas(blas_code_, #call, __FILE__, __LINE__, __func__); \
+    } while (0)
+#define HIRL_TRY_CUDNN(call)                                                           \
+    do {                                                                               \
+        const cudnnStatus_t dnn_code_ = (call);                                        \
+        if (dnn_code_ != CUDNN_STATUS_SUCCESS)                                         \
+            return hirl_cuda_fail_dnn(dnn_code_, #call, __FILE__, __LINE__, __func__); \
+    } while (0)
+
+// ---------------------------------------------------------------------------------------------- memory
+
+/// A caching pool of device memory, good fit with splitting, that gives blocks again in the order of `stream`. cudaMalloc happens
+/// only when no cached block fits.
+hirl_status_t hirl_cuda_pool_create(int device, cudaStream_t stream, cuda_pool_t **pool_p);
+void hirl_cuda_pool_destroy(cuda_pool_t **pool);
+const hirl_allocator_t *hirl_cuda_pool_allocator_view(cuda_pool_t *pool);
+size_t hirl_cuda_pool_used(const cuda_pool_t *pool);
+size_t hirl_cuda_pool_peak(const cuda_pool_t *pool);
+
+/// Working memory from the pool, aligned to 256 bytes; scratch_free takes what it gave (NULL allowed) and may be called as soon as the
+/// work that uses it is asked for.
+hirl_status_t hirl_cuda_scratch(cuda_ctx_t *ctx, size_t bytes, void **data_p);
+void hirl_cuda_scratch_free(cuda_ctx_t *ctx, size_t bytes, void *data);
+
+/// Waits for the stream and tells what a kernel found wrong.
+hirl_status_t hirl_cuda_wait(cuda_ctx_t *ctx);
+
+static inline int cuda_dtype(const hirl_tensor_t *x) {
+    return x->dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32;
+}
+
+// ---------------------------------------------------------------------------------------------- operations
+// cuda_elementwise.c
+hirl_status_t hirl_to_plain_cuda(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                                 hirl_tensor_t *y);
+hirl_status_t hirl_cast_cuda(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
+                             hirl_tensor_t *y);
+hirl_status_t hirl_to_layout_of_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
+                                     const hirl_tensor_t *like, hirl_tensor_t *y);
+hirl_status_t hirl_to_blocked_cuda(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y);
+hirl_status_t hirl_fill_cuda(hirl_backend_t *be, float value, hirl_tensor_t *x);
+hirl_status_t hirl_axpby_cuda(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b,
+                              hirl_tensor_t *y);
+hirl_status_t hirl_add_cuda(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                            hirl_tensor_t *y);
+hirl_status_t hirl_mul_cuda(hirl_backend_t *be, const hirl_tensor_t *x1, const hirl_tensor_t *x2,
+                            hirl_tensor_t *y);
+hirl_status_t hirl_act_cuda(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *x,
+                            hirl_tensor_t *y);
+hirl_status_t hirl_act_backward_cuda(hirl_backend_t *be, hirl_act_t act, const hirl_tensor_t *saved,
+                                     const hirl_tensor_t *dy, hirl_tensor_t *dx);
+hirl_status_t hirl_gather_rows_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
+                                    const hirl_tensor_t *index, hirl_tensor_t *y);
+hirl_status_t hirl_gather_rows_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                             const hirl_tensor_t *index, bool accumulate,
+                                             hirl_tensor_t *dx);
+hirl_status_t hirl_concat_columns_cuda(hirl_backend_t *be, const hirl_tensor_t *x1,
+                                       const hirl_tensor_t *x2, hirl_tensor_t *y);
+hirl_status_t hirl_split_columns_cuda(hirl_backend_t *be, const hirl_tensor_t *y, int64_t n_first,
+                                      hirl_tensor_t *x1, hirl_tensor_t *x2);
+// cuda_pool_ops.c
+hirl_status_t hirl_max_pool_cuda(hirl_backend_t *be, const hirl_pool_param_t *p,
+                                 const hirl_tensor_t *x, hirl_tensor_t *y,
+                                 hirl_tensor_t *workspace);
+hirl_status_t hirl_max_pool_backward_cuda(hirl_backend_t *be, const hirl_pool_param_t *p,
+                                          const hirl_tensor_t *dy, const hirl_tensor_t *workspace,
+                                          const hirl_shape_t *x_shape, hirl_tensor_t *dx);
+hirl_status_t hirl_global_avg_pool_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
+                                        hirl_tensor_t *y);
+hirl_status_t hirl_global_avg_pool_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                                 const hirl_tensor_t *like, hirl_tensor_t *dx);
+// cuda_norm.c
+hirl_status_t hirl_bn_stats_cuda(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                                 hirl_tensor_t *mean, hirl_tensor_t *var);
+hirl_status_t hirl_bn_apply_cuda(hirl_backend_t *be, const hirl_tensor_t *x, int64_t n_groups,
+                                 const hirl_tensor_t *mean, const hirl_tensor_t *var, float eps,
+                                 const hirl_tensor_t *gamma, const hirl_tensor_t *beta,
+                                 const hirl_tensor_t *residual, bool has_relu, hirl_tensor_t *y);
+hirl_status_t hirl_bn_backward_sums_cuda(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                         const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                         int64_t n_groups, const hirl_tensor_t *mean,
+                                         const hirl_tensor_t *var, float eps, hirl_tensor_t *sum_dz,
+                                         hirl_tensor_t *sum_dz_xhat);
+hirl_status_t hirl_bn_backward_apply_cuda(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                          const hirl_tensor_t *y, const hirl_tensor_t *x,
+                                          int64_t n_groups, const hirl_tensor_t *mean,
+                                          const hirl_tensor_t *var, float eps,
+                                          const hirl_tensor_t *gamma, const hirl_tensor_t *mean_dz,
+                                          const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx,
+                                          hirl_tensor_t *dresidual);
+hirl_status_t hirl_layer_norm_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
+                                   const hirl_tensor_t *gamma, const hirl_tensor_t *beta, float eps,
+                                   hirl_tensor_t *y, hirl_tensor_t *mean, hirl_tensor_t *rstd);
+hirl_status_t hirl_layer_norm_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                            const hirl_tensor_t *x, const hirl_tensor_t *gamma,
+                                            const hirl_tensor_t *mean, const hirl_tensor_t *rstd,
+                                            bool accumulate, hirl_tensor_t *dx,
+                                            hirl_tensor_t *dgamma, hirl_tensor_t *dbeta);
+// cuda_row.c
+hirl_status_t hirl_l2_normalize_cuda(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y,
+                                     hirl_tensor_t *norm);
+hirl_status_t hirl_l2_normalize_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *y,
+                                              const hirl_tensor_t *norm, const hirl_tensor_t *dy,
+                                              hirl_tensor_t *dx);
+hirl_status_t hirl_row_dot_cuda(hirl_backend_t *be, const hirl_tensor_t *x1,
+                                const hirl_tensor_t *x2, hirl_tensor_t *y);
+hirl_status_t hirl_row_scale_cuda(hirl_backend_t *be, const hirl_tensor_t *s,
+                                  const hirl_tensor_t *x, bool accumulate, hirl_tensor_t *y);
+hirl_status_t hirl_softmax_cuda(hirl_backend_t *be, const hirl_tensor_t *x, float scale,
+                                hirl_tensor_t *y);
+hirl_status_t hirl_softmax_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *y,
+                                         const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
+// cuda_loss.c
+hirl_status_t hirl_cross_entropy_cuda(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
+                                      const hirl_tensor_t *target, hirl_tensor_t *loss,
+                                      hirl_tensor_t *lse, hirl_tensor_t *correct);
+hirl_status_t hirl_cross_entropy_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *logits,
+                                               float scale, const hirl_tensor_t *target,
+                                               const hirl_tensor_t *lse, const hirl_tensor_t *dloss,
+                                               hirl_tensor_t *dlogits);
+hirl_status_t hirl_path_loss_cuda(hirl_backend_t *be, int n_levels,
+                                  const hirl_tensor_t *const *similarity,
+                                  const hirl_tensor_t *positive, const hirl_tensor_t *negative,
+                                  hirl_tensor_t *loss, hirl_tensor_t *terms);
+hirl_status_t hirl_path_loss_backward_cuda(hirl_backend_t *be, int n_levels,
+                                           const hirl_tensor_t *const *similarity,
+                                           const hirl_tensor_t *positive,
+                                           const hirl_tensor_t *negative,
+                                           const hirl_tensor_t *dloss,
+                                           hirl_tensor_t *const *dsimilarity);
+// cuda_optim.c
+hirl_status_t hirl_sgd_cuda(hirl_backend_t *be, float lr, float momentum, float weight_decay,
+                            bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
+                            hirl_tensor_t *p);
+hirl_status_t hirl_adamw_cuda(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
+                              float weight_decay, int64_t step, const hirl_tensor_t *g,
+                              hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
+hirl_status_t hirl_ema_cuda(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
+hirl_status_t hirl_sum_squares_cuda(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
+// cuda_matrix.c
+hirl_status_t hirl_gemm_cuda(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
+                             const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
+                             hirl_tensor_t *c);
+hirl_status_t hirl_linear_cuda(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w,
+                               const hirl_tensor_t *bias, hirl_act_t act, hirl_tensor_t *y,
+                               hirl_tensor_t *pre);
+hirl_status_t hirl_linear_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *dy,
+                                        const hirl_tensor_t *x, const hirl_tensor_t *w,
+                                        bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dw,
+                                        hirl_tensor_t *dbias);
+// cuda_conv.c
+hirl_status_t hirl_conv2d_cuda(hirl_backend_t *be, const hirl_conv_param_t *p,
+                               const hirl_tensor_t *x, const hirl_tensor_t *w,
+                               const hirl_tensor_t *bias, hirl_tensor_t *y);
+hirl_status_t hirl_conv2d_backward_data_cuda(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                             const hirl_tensor_t *dy, const hirl_tensor_t *w,
+                                             const hirl_shape_t *x_shape, hirl_tensor_t *dx);
+hirl_status_t hirl_conv2d_backward_weights_cuda(hirl_backend_t *be, const hirl_conv_param_t *p,
+                                                const hirl_tensor_t *x, const hirl_tensor_t *dy,
+                                                bool accumulate, hirl_tensor_t *dw,
+                                                hirl_tensor_t *dbias);
+// cuda_backend.c
+hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
+hirl_status_t hirl_download_cuda(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);
+hirl_status_t hirl_synchronize_cuda(hirl_backend_t *be);
+
+#endif
