@@ -53,20 +53,32 @@ typedef struct hirl_allocator {
     void (*free)(void *ctx, void *data, size_t bytes);
 } hirl_allocator_t;
 
-/// A caching pool in host memory: blocks are kept by size class and handed out again, so that a training loop in its steady state
-/// allocates nothing. Counted as HIRL_MEM_ACTIVATION.
-typedef struct hirl_host_pool hirl_host_pool_t;
-hirl_status_t hirl_host_pool_create(hirl_host_pool_t **pool_p);
+/// Where a pool gets its large chunks from: `take` gives memory aligned to the granule at least, or fails and says what was asked and what is held.
+typedef struct hirl_pool_source {
+    hirl_space_t space;
+    size_t granule; // alignment of blocks: a divisor of 4096, 64 at least
+    void *ctx;
+    hirl_status_t (*take)(void *ctx, size_t bytes, void **memory_p);
+    void (*give)(void *ctx, void *memory, size_t bytes);
+} hirl_pool_source_t;
+
+/// A caching pool: blocks are kept by size class and handed out again, so that a training loop in its steady state allocates
+/// nothing. It never touches the memory.
+typedef struct hirl_pool hirl_pool_t;
+/// `source` is copied, its ctx borrowed for the pool's life.
+hirl_status_t hirl_pool_create(const hirl_pool_source_t *source, hirl_pool_t **pool_p);
+/// Over host memory with huge pages, counted as HIRL_MEM_ACTIVATION.
+hirl_status_t hirl_pool_create_host(hirl_pool_t **pool_p);
 /// All blocks must have come back.
-void hirl_host_pool_destroy(hirl_host_pool_t **pool);
+void hirl_pool_destroy(hirl_pool_t **pool);
 /// Valid as long as the pool.
-const hirl_allocator_t *hirl_host_pool_allocator_view(hirl_host_pool_t *pool);
+const hirl_allocator_t *hirl_pool_allocator_view(hirl_pool_t *pool);
 /// Bytes handed out now, at most so far, and held (handed out or cached).
-size_t hirl_host_pool_used(const hirl_host_pool_t *pool);
-size_t hirl_host_pool_peak(const hirl_host_pool_t *pool);
-size_t hirl_host_pool_held(const hirl_host_pool_t *pool);
-/// Gives cached blocks back to the system.
-void hirl_host_pool_trim(hirl_host_pool_t *pool);
+size_t hirl_pool_used(const hirl_pool_t *pool);
+size_t hirl_pool_peak(const hirl_pool_t *pool);
+size_t hirl_pool_held(const hirl_pool_t *pool);
+/// Gives cached chunks back to the source.
+void hirl_pool_trim(hirl_pool_t *pool);
 
 typedef struct hirl_storage hirl_storage_t;
 

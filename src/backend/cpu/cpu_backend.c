@@ -12,7 +12,7 @@ static void cpu_close(void *state) {
     cpu_ctx_t *ctx = state;
     if (!ctx) return;
     hirl_cpu_dnnl_destroy(&ctx->dnnl);
-    hirl_host_pool_destroy(&ctx->pool);
+    hirl_pool_destroy(&ctx->pool);
     hirl_mem_free(ctx);
 }
 
@@ -20,8 +20,8 @@ static hirl_status_t cpu_open(int n_threads, void **ctx_p, const hirl_allocator_
     cpu_ctx_t *ctx = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &ctx));
-    HIRL_TRY_GOTO(hirl_host_pool_create(&ctx->pool), status, err_close);
-    ctx->allocator = hirl_host_pool_allocator_view(ctx->pool);
+    HIRL_TRY_GOTO(hirl_pool_create_host(&ctx->pool), status, err_close);
+    ctx->allocator = hirl_pool_allocator_view(ctx->pool);
     ctx->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
     // oneDNN asks OpenMP for the number of threads; it has no setting of its own.
     omp_set_num_threads(ctx->n_threads);
@@ -39,10 +39,10 @@ err_close:
 
 static const char *cpu_info_view(const void *ctx) { return ((const cpu_ctx_t *)ctx)->info; }
 static size_t cpu_memory_used(const void *ctx) {
-    return hirl_host_pool_used(((const cpu_ctx_t *)ctx)->pool);
+    return hirl_pool_used(((const cpu_ctx_t *)ctx)->pool);
 }
 static size_t cpu_memory_peak(const void *ctx) {
-    return hirl_host_pool_peak(((const cpu_ctx_t *)ctx)->pool);
+    return hirl_pool_peak(((const cpu_ctx_t *)ctx)->pool);
 }
 
 const hirl_backend_ops_t hirl_backend_ops_cpu = {

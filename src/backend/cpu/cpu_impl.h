@@ -8,7 +8,7 @@
 typedef struct cpu_dnnl cpu_dnnl_t;
 
 typedef struct cpu_ctx {
-    hirl_host_pool_t *pool;
+    hirl_pool_t *pool;
     const hirl_allocator_t *allocator; // of the pool
     int n_threads;
     cpu_dnnl_t *dnnl;

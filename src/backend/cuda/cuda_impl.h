@@ -13,11 +13,10 @@
 
 #include "kernels/kernels.h"
 
-typedef struct cuda_pool cuda_pool_t;
 typedef struct cuda_plans cuda_plans_t; // of cuBLASLt and cuDNN, by shape
 
 typedef struct cuda_ctx {
-    cuda_pool_t *pool;
+    hirl_pool_t *pool;                 // caching; gives blocks again in stream order
     const hirl_allocator_t *allocator; // of the pool
     int device;
     int n_multiprocessors;
@@ -71,14 +70,6 @@ hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const cha
     } while (0)
 
 // ---------------------------------------------------------------------------------------------- memory
-
-/// A caching pool of device memory, good fit with splitting, that gives blocks again in the order of `stream`. cudaMalloc happens
-/// only when no cached block fits.
-hirl_status_t hirl_cuda_pool_create(int device, cudaStream_t stream, cuda_pool_t **pool_p);
-void hirl_cuda_pool_destroy(cuda_pool_t **pool);
-const hirl_allocator_t *hirl_cuda_pool_allocator_view(cuda_pool_t *pool);
-size_t hirl_cuda_pool_used(const cuda_pool_t *pool);
-size_t hirl_cuda_pool_peak(const cuda_pool_t *pool);
 
 /// Working memory from the pool, aligned to 256 bytes; scratch_free takes what it gave (NULL allowed) and may be called as soon as the
 /// work that uses it is asked for.

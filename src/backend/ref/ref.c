@@ -3,17 +3,17 @@
 #include "ref_impl.h"
 
 static hirl_status_t ref_open(int n_threads, void **ctx_p, const hirl_allocator_t **allocator_p) {
-    hirl_host_pool_t *pool = NULL;
+    hirl_pool_t *pool = NULL;
     (void)n_threads;
-    HIRL_TRY(hirl_host_pool_create(&pool));
+    HIRL_TRY(hirl_pool_create_host(&pool));
     *ctx_p = pool;
-    *allocator_p = hirl_host_pool_allocator_view(pool);
+    *allocator_p = hirl_pool_allocator_view(pool);
     return HIRL_OK;
 }
 
 static void ref_close(void *ctx) {
-    hirl_host_pool_t *pool = ctx;
-    hirl_host_pool_destroy(&pool);
+    hirl_pool_t *pool = ctx;
+    hirl_pool_destroy(&pool);
 }
 
 static const char *ref_info_view(const void *ctx) {
@@ -21,8 +21,8 @@ static const char *ref_info_view(const void *ctx) {
     return "ref: plain C loops, one thread, sums in double";
 }
 
-static size_t ref_memory_used(const void *ctx) { return hirl_host_pool_used(ctx); }
-static size_t ref_memory_peak(const void *ctx) { return hirl_host_pool_peak(ctx); }
+static size_t ref_memory_used(const void *ctx) { return hirl_pool_used(ctx); }
+static size_t ref_memory_peak(const void *ctx) { return hirl_pool_peak(ctx); }
 
 // ---------------------------------------------------------------------------------------------- conversions
 

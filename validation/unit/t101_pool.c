@@ -7,12 +7,12 @@
 
 enum { KIB = 1 << 10, MIB = 1 << 20 };
 
-static hirl_host_pool_t *pool;
+static hirl_pool_t *pool;
 static const hirl_allocator_t *allocator;
 
 static void begin(void) {
-    NEED_OK(hirl_host_pool_create(&pool));
-    allocator = hirl_host_pool_allocator_view(pool);
+    NEED_OK(hirl_pool_create_host(&pool));
+    allocator = hirl_pool_allocator_view(pool);
 }
 
 static void *take(size_t bytes) {
@@ -50,19 +50,18 @@ static void test_random(void) {
             used += bytes[i];
         }
         if (step % 1000 == 0)
-            CHECK(hirl_host_pool_used(pool) >= used &&
-                  hirl_host_pool_held(pool) >= hirl_host_pool_used(pool));
+            CHECK(hirl_pool_used(pool) >= used && hirl_pool_held(pool) >= hirl_pool_used(pool));
     }
     CHECK_EQ_I(n_overlapping, 0);
     CHECK_EQ_I(n_misaligned, 0);
     for (int i = 0; i < N; i++)
         if (block[i]) give(block[i], bytes[i]);
-    CHECK_EQ_I(hirl_host_pool_used(pool), 0);
-    CHECK(hirl_host_pool_peak(pool) > 0);
+    CHECK_EQ_I(hirl_pool_used(pool), 0);
+    CHECK(hirl_pool_peak(pool) > 0);
     // All blocks joined again, so every chunk is whole and can go.
-    hirl_host_pool_trim(pool);
-    CHECK_EQ_I(hirl_host_pool_held(pool), 0);
-    hirl_host_pool_destroy(&pool);
+    hirl_pool_trim(pool);
+    CHECK_EQ_I(hirl_pool_held(pool), 0);
+    hirl_pool_destroy(&pool);
     CHECK(pool == NULL);
 }
 
@@ -71,13 +70,13 @@ static void test_joining(void) {
     begin();
     void *block[8];
     for (int i = 0; i < 8; i++) block[i] = take(MIB);
-    const size_t held = hirl_host_pool_held(pool);
+    const size_t held = hirl_pool_held(pool);
     const int order[8] = {3, 1, 4, 0, 6, 5, 2, 7};
     for (int i = 0; i < 8; i++) give(block[order[i]], MIB);
     void *whole = take(7 * MIB + MIB / 2);
-    CHECK_EQ_I(hirl_host_pool_held(pool), held);
+    CHECK_EQ_I(hirl_pool_held(pool), held);
     give(whole, 7 * MIB + MIB / 2);
-    hirl_host_pool_destroy(&pool);
+    hirl_pool_destroy(&pool);
 }
 
 // The best of the free blocks is taken, so that a step's sizes find the places of the step before.
@@ -95,7 +94,7 @@ static void test_fit(void) {
     give(d, 600 * KIB);
     give(hold1, 200 * KIB);
     give(hold2, 200 * KIB);
-    hirl_host_pool_destroy(&pool);
+    hirl_pool_destroy(&pool);
 }
 
 // Activations are kept and then released backwards, with temporary tensors in between, as in training.
@@ -123,17 +122,17 @@ static void test_steady(void) {
             give(other, bytes);
         }
         if (step == 0) {
-            held = hirl_host_pool_held(pool);
-            peak = hirl_host_pool_peak(pool);
+            held = hirl_pool_held(pool);
+            peak = hirl_pool_peak(pool);
             // What is held beyond the peak of what lives is lost to the ends of chunks: an eighth at each growth.
             CHECK_MSG((double)held < 1.2 * (double)live_peak, "held %zu, live %zu", held,
                       live_peak);
         }
     }
-    CHECK_EQ_I(hirl_host_pool_held(pool), held);
-    CHECK_EQ_I(hirl_host_pool_peak(pool), peak);
-    CHECK_EQ_I(hirl_mem_held(HIRL_MEM_ACTIVATION) > held, 1); // counted as what it is for
-    hirl_host_pool_destroy(&pool);
+    CHECK_EQ_I(hirl_pool_held(pool), held);
+    CHECK_EQ_I(hirl_pool_peak(pool), peak);
+    CHECK_EQ_I(hirl_mem_held(HIRL_MEM_ACTIVATION), held); // counted as what it is for
+    hirl_pool_destroy(&pool);
 }
 
 static void test_limits(void) {
@@ -147,9 +146,9 @@ static void test_limits(void) {
     give(empty, 0);
     give(other, 0);
     give(NULL, 0);
-    CHECK_EQ_I(hirl_host_pool_used(pool), 0);
-    hirl_host_pool_destroy(&pool);
-    hirl_host_pool_destroy(&pool);
+    CHECK_EQ_I(hirl_pool_used(pool), 0);
+    hirl_pool_destroy(&pool);
+    hirl_pool_destroy(&pool);
 }
 
 TEST_MAIN {
