@@ -46,23 +46,32 @@ FAISS_C_LIB ?= build/faiss/libfaiss_c.a
 HDF5_PC ?= hdf5-openmpi
 BLAS_PC ?= openblas
 OTHER_PC ?= libturbojpeg libpng zlib libxxhash hwloc libcjson
+CUDA_HOME ?= /usr/local/cuda
+CUDNN_HOME ?= $(CUDA_HOME)
+NCCL_HOME ?= $(CUDA_HOME)
+NVCC ?= $(CUDA_HOME)/bin/nvcc
+# Real architectures, and the virtual one that later devices translate when the program starts.
+CUDA_ARCH ?= 80 90
+CUDA_PTX ?= 90
 
 CONFIG_KEYS := TYPE ARCH PREFIX DEPS JOBS V WERROR ASAN UBSAN TSAN COVERAGE CC CXX CFLAGS LDFLAGS MPICC MPIRUN PYTHON \
     CLANG_FORMAT MPI_CFLAGS MPI_LIBS HDF5_PC HDF5_CFLAGS HDF5_LIBS BLAS_PC BLAS_CFLAGS BLAS_LIBS DNNL_CFLAGS \
-    DNNL_LIBS FAISS_INCLUDE FAISS_LIBS FAISS_C_LIB OTHER_PC OTHER_CFLAGS OTHER_LIBS
+    DNNL_LIBS FAISS_INCLUDE FAISS_LIBS FAISS_C_LIB OTHER_PC OTHER_CFLAGS OTHER_LIBS CUDA CUDA_HOME CUDNN_HOME NCCL_HOME NVCC CUDA_ARCH CUDA_PTX
 
 ifeq ($(filter $(TYPE),debug release),)
 $(error TYPE is '$(TYPE)', want debug or release)
 endif
-ifneq ($(filter-out 0,$(CUDA)),)
-$(error CUDA=1: this version has no CUDA backend)
+# 1: with CUDA; emulated: the same sources over validation/harness/cuda_emu, for tests on machines without a device.
+ifneq ($(filter-out 0 1 emulated,$(CUDA)),)
+$(error CUDA is '$(CUDA)', want 0, 1 or emulated)
 endif
 
 on = $(filter-out 0,$($1))
-VARIANT := $(TYPE)$(if $(call on,ASAN),-asan)$(if $(call on,UBSAN),-ubsan)$(if $(call on,TSAN),-tsan)$(if $(call on,COVERAGE),-coverage)
+VARIANT := $(TYPE)$(if $(filter 1,$(CUDA)),-cuda)$(if $(filter emulated,$(CUDA)),-emulated)$(if $(call on,ASAN),-asan)$(if $(call on,UBSAN),-ubsan)$(if $(call on,TSAN),-tsan)$(if $(call on,COVERAGE),-coverage)
 BUILD := build/$(VARIANT)
-PROGRAM := $(if $(filter release,$(VARIANT)),hirl.x,$(BUILD)/hirl.x)
+PROGRAM := $(if $(filter release release-cuda,$(VARIANT)),hirl.x,$(BUILD)/hirl.x)
 SANITIZED := build/debug-asan-ubsan
+EMULATED := build/release-emulated
 
 # ------------------------------------------------------------------------------------------ libraries
 # Looked for only where something is compiled: the other targets work before `make deps` has run.
@@ -97,6 +106,19 @@ OTHER_CFLAGS := $(shell pkg-config --cflags $(OTHER_PC) 2>/dev/null)
 OTHER_LIBS := $(call tool,pkg-config --libs $(OTHER_PC),one of $(OTHER_PC))
 endif
 
+# Packages differ in where they keep libraries: lib64, lib, or a name with its version only, as in Python's wheels.
+# $(call library,NAME,FOLDERS,WHAT,VARIABLE): what the linker is to be given.
+library = $(or $(firstword $(wildcard $(foreach d,$2,$d/lib$1.so) $(foreach d,$2,$d/lib$1.so.*))),$(error $3 was not \
+    found (no lib$1.so in $2); set $4, or build without CUDA=1))
+folders = $1/lib64 $1/lib $1/targets/x86_64-linux/lib $1/lib/x86_64-linux-gnu
+ifeq ($(CUDA),1)
+CUDA_LIBRARIES := $(call library,cudart,$(call folders,$(CUDA_HOME)),the CUDA runtime,CUDA_HOME) \
+    $(call library,cublasLt,$(call folders,$(CUDA_HOME)),cuBLASLt,CUDA_HOME) \
+    $(call library,cudnn,$(call folders,$(CUDNN_HOME)),cuDNN 9,CUDNN_HOME) \
+    $(call library,nccl,$(call folders,$(NCCL_HOME)),NCCL,NCCL_HOME)
+CUDA_LIBS := $(CUDA_LIBRARIES) $(foreach d,$(sort $(dir $(CUDA_LIBRARIES))),-Wl,-rpath,$(d:%/=%))
+endif
+
 endif
 
 # ------------------------------------------------------------------------------------------ flags
@@ -117,16 +139,34 @@ SANITIZE := $(if $(call on,ASAN),-fsanitize=address) \
 HIRL_CFLAGS := -std=c17 -D_GNU_SOURCE $(FLAGS_$(TYPE)) -march=$(ARCH) -ffp-contract=off -fno-math-errno \
     -fno-trapping-math -fopenmp -pthread $(strip $(SANITIZE)) $(WARNINGS) $(if $(call on,WERROR),-Werror \
     $(if $(strip $(SANITIZE)),-Wno-error=maybe-uninitialized)) $(CFLAGS)
-HIRL_CPPFLAGS := -Iinclude $(EXTERNAL)
+EMULATION := validation/harness/cuda_emu
+CUDA_INCLUDES := $(if $(filter 1,$(CUDA)),-isystem $(CUDA_HOME)/include \
+    $(foreach d,$(filter-out $(CUDA_HOME),$(sort $(CUDNN_HOME) $(NCCL_HOME))),-isystem $d/include)) \
+    $(if $(filter emulated,$(CUDA)),-I$(EMULATION))
+HIRL_CPPFLAGS := -Iinclude $(if $(call on,CUDA),-I. $(CUDA_INCLUDES)) $(EXTERNAL)
 COMPILE = $(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) -MD -MP
-LIBRARIES = $(FAISS_C_LIB) $(FAISS_LIBS) $(DNNL_LIBS) $(BLAS_LIBS) $(HDF5_LIBS) $(OTHER_LIBS) $(MPI_LIBS) -lstdc++ \
+LIBRARIES = $(CUDA_LIBS) $(FAISS_C_LIB) $(FAISS_LIBS) $(DNNL_LIBS) $(BLAS_LIBS) $(HDF5_LIBS) $(OTHER_LIBS) $(MPI_LIBS) -lstdc++ \
     -lm -ldl
 LINK = $(CC) $(HIRL_CFLAGS) $(LDFLAGS)
+# Kernels: nvcc, or any C++ compiler over the emulation. Sums stay in the order they are written in.
+NVCC_WARNINGS := -Xcompiler -Wall,-Wextra $(if $(call on,WERROR),-Werror all-warnings)
+NVCC_COMPILE = $(NVCC) -std=c++17 -O3 -lineinfo $(if $(filter debug,$(TYPE)),-DHIRL_DEBUG=1) -ccbin $(CXX) \
+    $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
+    $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a) $(NVCC_WARNINGS) -Ikernels -I. -MD -MP
+EMULATION_FLAGS = $(filter-out -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wpedantic,$(HIRL_CFLAGS)) -std=c++17
+EMULATION_COMPILE = $(CXX) $(EMULATION_FLAGS) -I$(EMULATION) -Ikernels -I. -Iinclude $(EXTERNAL) -MD -MP
 
 # ------------------------------------------------------------------------------------------ files
 
-SOURCES := $(filter-out src/backend/cuda/%,$(sort $(wildcard src/*/*.c src/backend/*/*.c)))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/build_info.o
+# A build with CUDA has other files in some places, never other lines in a file.
+WITHOUT_CUDA := src/backend/registry.c src/par/device_none.c
+WITH_CUDA := src/backend/registry_cuda.c src/par/device_nccl.c $(wildcard src/backend/cuda/*.c)
+SOURCES := $(filter-out $(if $(call on,CUDA),$(WITHOUT_CUDA),$(WITH_CUDA)),\
+    $(sort $(wildcard src/*/*.c src/backend/*/*.c)))
+KERNELS := $(if $(call on,CUDA),$(sort $(wildcard kernels/*.cu)))
+EMULATORS := $(if $(filter emulated,$(CUDA)),$(sort $(wildcard $(EMULATION)/*.cc $(EMULATION)/*.cu)))
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/build_info.o $(KERNELS:%.cu=$(BUILD)/%.o) \
+    $(addprefix $(BUILD)/,$(addsuffix .o,$(EMULATORS)))
 # main() is in one file; sgemm_ must come as an object, or the linker would take OpenBLAS's.
 MAIN := $(BUILD)/src/app/main.o
 SGEMM := $(BUILD)/src/backend/cpu/sgemm_dnnl.o
@@ -152,7 +192,8 @@ all: $(PROGRAM)
 
 lib: $(LIBRARY) $(SGEMM)
 
-$(PROGRAM): $(MAIN) $(SGEMM) $(LIBRARY) $(FAISS_C_LIB)
+# ./hirl.x is of the last build asked for, with CUDA or without.
+$(PROGRAM): $(MAIN) $(SGEMM) $(LIBRARY) $(FAISS_C_LIB) $(if $(filter hirl.x,$(PROGRAM)),build/hirl.x-variant)
 	$(call say,LINK,$@)
 	$(Q)$(LINK) -o $@ $(MAIN) $(SGEMM) $(LIBRARY) $(LIBRARIES)
 
@@ -163,6 +204,22 @@ $(LIBRARY): $(MEMBERS) $(BUILD)/members
 $(BUILD)/src/%.o: src/%.c $(BUILD)/flags
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(COMPILE) -c -o $@ $<
+
+ifneq ($(filter emulated,$(CUDA)),)
+$(BUILD)/%.o: %.cu $(BUILD)/flags
+	$(call say,EMU,$<)
+	$(Q)mkdir -p $(@D) && $(EMULATION_COMPILE) -c -o $@ -x c++ $<
+$(BUILD)/%.cu.o: %.cu $(BUILD)/flags
+	$(call say,EMU,$<)
+	$(Q)mkdir -p $(@D) && $(EMULATION_COMPILE) -c -o $@ -x c++ $<
+$(BUILD)/%.cc.o: %.cc $(BUILD)/flags
+	$(call say,CXX,$<)
+	$(Q)mkdir -p $(@D) && $(EMULATION_COMPILE) -c -o $@ $<
+else
+$(BUILD)/%.o: %.cu $(BUILD)/flags
+	$(call say,NVCC,$<)
+	$(Q)mkdir -p $(@D) && $(NVCC_COMPILE) -c -o $@ $<
+endif
 
 $(BUILD)/build_info.o: $(BUILD)/build_info.c $(BUILD)/flags
 	$(call say,CC,$<)
@@ -187,7 +244,10 @@ define keep
 endef
 
 $(BUILD)/flags: FORCE
-	$(call keep,$(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) $(LDFLAGS) $(LIBRARIES))
+	$(call keep,$(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) $(LDFLAGS) $(LIBRARIES) $(if $(KERNELS),$(NVCC_COMPILE)))
+
+build/hirl.x-variant: FORCE
+	$(call keep,$(VARIANT))
 
 $(BUILD)/members: FORCE
 	$(call keep,$(MEMBERS))
@@ -197,6 +257,24 @@ COMMIT = $(shell c=$$(git rev-parse --short=12 HEAD 2>/dev/null) || c=; \
 FAISS_VERSION = $(shell awk '/define FAISS_VERSION_(MAJOR|MINOR|PATCH)/ { v = v s $$3; s = "." } END { print v }' \
     $(FAISS_INCLUDE)/faiss/Index.h 2>/dev/null)
 BLAS_VERSION = $(BLAS_PC) $(shell pkg-config --modversion $(BLAS_PC) 2>/dev/null)
+
+# Lines of the build's facts about CUDA.
+ifneq ($(call on,CUDA),)
+define CUDA_INFO_INCLUDES
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <cudnn.h>
+#include <nccl.h>
+endef
+define CUDA_INFO
+           "cuda = $(if $(filter 1,$(CUDA)),runtime,emulated) " TEXT(CUDART_VERSION) ", code for $(foreach a,$(CUDA_ARCH),sm_$a) $(foreach a,$(CUDA_PTX),compute_$a)\n"
+           "cublas = " DOTTED(CUBLAS_VER_MAJOR, CUBLAS_VER_MINOR, CUBLAS_VER_PATCH) "\n"
+           "cudnn = " DOTTED(CUDNN_MAJOR, CUDNN_MINOR, CUDNN_PATCHLEVEL) "\n"
+           "nccl = " DOTTED(NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH) "\n"
+endef
+else
+CUDA_INFO = "cuda = not built in (make CUDA=1)\n"
+endif
 
 define BUILD_INFO
 /// Written by the makefile: what this program was built from, and with which flags and libraries.
@@ -210,6 +288,7 @@ define BUILD_INFO
 #include <png.h>
 #include <xxhash.h>
 #include <zlib.h>
+$(CUDA_INFO_INCLUDES)
 
 #define TEXT_(x) #x
 #define TEXT(x) TEXT_(x)
@@ -231,7 +310,8 @@ const char *hirl_build_info_text(void) {
            "zlib = " ZLIB_VERSION "\n"
            "xxhash = " DOTTED(XXH_VERSION_MAJOR, XXH_VERSION_MINOR, XXH_VERSION_RELEASE) "\n"
            "hwloc = $(shell pkg-config --modversion hwloc 2>/dev/null)\n"
-           "cjson = " DOTTED(CJSON_VERSION_MAJOR, CJSON_VERSION_MINOR, CJSON_VERSION_PATCH) "\n";
+           "cjson = " DOTTED(CJSON_VERSION_MAJOR, CJSON_VERSION_MINOR, CJSON_VERSION_PATCH) "\n"
+$(CUDA_INFO);
 }
 endef
 
@@ -355,7 +435,8 @@ info:
 	    FAISS '$(FAISS_VERSION), $(FAISS_LIBS)' 'FAISS C API' \
 	    "$$([ -f $(FAISS_C_LIB) ] && echo $(FAISS_C_LIB) || echo 'not built yet (make deps)')" \
 	    BLAS '$(strip $(BLAS_VERSION)), $(BLAS_LIBS)' others '$(OTHER_LIBS)' \
-	    CUDA 'no, this version runs on CPU cores' Python "$$($(PYTHON) --version 2>&1) (tests only), $(PYTHON)" \
+	    CUDA '$(if $(filter 1,$(CUDA)),$(shell $(NVCC) --version 2>/dev/null | sed -n "s/.*release //p"): $(CUDA_LIBRARIES),$(if \
+	        $(call on,CUDA),$(CUDA),not built in (make CUDA=1)))' Python "$$($(PYTHON) --version 2>&1) (tests only), $(PYTHON)" \
 	    config.mk "$$([ -f config.mk ] && tr '\n' ';' <config.mk || echo none)"
 
 ## configure      keep settings for later makes: make configure TYPE=debug ARCH=x86-64-v3 (K= removes, alone shows)
@@ -383,7 +464,7 @@ distclean:
 	rm -rf hirl.x build config.mk
 
 help:
-	@echo 'make TARGET [V=1] [TYPE=debug|release] [ASAN=1] [UBSAN=1] [TSAN=1] [COVERAGE=1] [WERROR=1] [ARCH=native]'
+	@echo 'make TARGET [V=1] [TYPE=debug|release] [ASAN=1] [UBSAN=1] [TSAN=1] [COVERAGE=1] [WERROR=1] [CUDA=1] [ARCH=native]'
 	@sed -n 's/^## /  /p' Makefile
 
 -include $(OBJECTS:.o=.d) $(TESTS:=.d) $(FUZZ_OBJECTS:.o=.d) $(FUZZ_PROGRAMS:=.d)

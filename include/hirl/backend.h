@@ -22,12 +22,31 @@ extern "C" {
 
 typedef struct hirl_backend hirl_backend_t;
 
-/// Opens 'ref', 'cpu', 'cuda' or 'auto' (the best one built in). n_threads: OpenMP threads of this rank (cpu), 0 for OpenMP's default.
+typedef struct hirl_backend_options {
+    int n_threads; // OpenMP threads of this rank (cpu); 0 for OpenMP's default
+    int device;    // 0..n_devices-1 (cuda)
+    bool
+        is_deterministic; // only algorithms that give the same bits every time (cuda; cpu always does)
+    bool has_tf32;        // f32 products may be rounded to TF32 (cuda)
+} hirl_backend_options_t;
+
+/// Opens 'ref', 'cpu', 'cuda' or 'auto' (the best one built in that has a device). `options` may be NULL: all zero.
+hirl_status_t hirl_backend_open(const char *name, const hirl_backend_options_t *options,
+                                hirl_backend_t **backend_p);
+/// The same with nothing but a number of threads.
 hirl_status_t hirl_backend_create(const char *name, int n_threads, hirl_backend_t **backend_p);
+/// Devices that this process sees for the backend that hirl_backend_open(name) would take: 1 for host backends, 0 where a backend of
+/// devices has none or is not built in.
+int hirl_backend_n_devices(const char *name);
 void hirl_backend_destroy(hirl_backend_t **backend);
 const char *hirl_backend_name(const hirl_backend_t *backend);
 /// One line of facts: library version, instruction set, threads. Valid as long as the backend.
 const char *hirl_backend_info_view(const hirl_backend_t *backend);
+/// What tells this backend's device from every other of the node, as text; "" for host backends. Valid as long as the backend.
+const char *hirl_backend_device_id_view(const hirl_backend_t *backend);
+/// The stream that all operations of a device backend go to, for communication in order with them (hirl_par_device_create); NULL for
+/// host backends.
+void *hirl_backend_stream_view(const hirl_backend_t *backend);
 /// The backend's caching pool, for tensors that outlive an operation.
 const hirl_allocator_t *hirl_backend_allocator_view(const hirl_backend_t *backend);
 size_t hirl_backend_memory_used(const hirl_backend_t *backend);

@@ -45,13 +45,19 @@ struct hirl_backend_ops {
     bool has_layouts; // makes tensors with opaque layouts
 
     /// Makes the backend's state. *allocator_p lives as long as the state.
-    hirl_status_t (*open)(int n_threads, void **ctx_p, const hirl_allocator_t **allocator_p);
+    hirl_status_t (*open)(const hirl_backend_options_t *options, void **ctx_p,
+                          const hirl_allocator_t **allocator_p);
     /// Waits, then frees the state. All tensors must have been reset.
     void (*close)(void *ctx);
     /// One line of facts, valid as long as the state.
     const char *(*info_view)(const void *ctx);
     size_t (*memory_used)(const void *ctx);
     size_t (*memory_peak)(const void *ctx);
+    /// Devices that this process sees; NULL: one.
+    int (*n_devices)(void);
+    /// NULL on host backends.
+    const char *(*device_id_view)(const void *ctx);
+    void *(*stream_view)(const void *ctx);
 
     /// NULL on host backends: memcpy, and nothing to wait for.
     hirl_status_t (*upload)(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
@@ -197,6 +203,8 @@ static inline int64_t hirl_window_output(int64_t size, int kernel, int stride, i
 extern const hirl_backend_ops_t hirl_backend_ops_ref;
 /// oneDNN and OpenMP.
 extern const hirl_backend_ops_t hirl_backend_ops_cpu;
+/// CUDA; in builds with CUDA=1 alone.
+extern const hirl_backend_ops_t hirl_backend_ops_cuda;
 
 #ifdef __cplusplus
 }

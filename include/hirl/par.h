@@ -104,6 +104,26 @@ hirl_status_t hirl_par_agree(hirl_world_t *world, hirl_status_t mine);
 /// a failure that all share from a rank's own. After false, only hirl_world_abort may follow.
 bool hirl_par_all_arrive(hirl_world_t *world, double seconds);
 
+/// Claims the device with this id (the same text means the same device of the node; "" is none) for this rank. Errors: HIRL_ERR_ARG
+/// on all ranks, naming the ranks that share one, unless `is_sharing_allowed`.
+hirl_status_t hirl_world_claim_device(hirl_world_t *world, const char *id, bool is_sharing_allowed);
+
+// ------------------------------------------------------------------------------------ device memory
+
+/// Communication of device memory between the ranks' devices (NCCL), on a stream of its own beside the backend's. Host threads do
+/// not wait: what is asked for later on the backend's stream sees the result.
+typedef struct hirl_par_device hirl_par_device_t;
+/// `stream`: the backend's (hirl_backend_stream_view), whose device is current. One per job; no two ranks may share a device. Errors:
+/// HIRL_ERR_CUDA with NCCL's text, HIRL_ERR_UNSUPPORTED in a build without CUDA.
+hirl_status_t hirl_par_device_create(hirl_world_t *world, void *stream,
+                                     hirl_par_device_t **device_p);
+void hirl_par_device_destroy(hirl_par_device_t **device);
+/// Begins an in-place f32 sum of d_data [n] over ranks, after what is now on the backend's stream; the sum goes on beside later work of that stream. The
+/// order of each sum is fixed by the number of ranks and the wiring of the machine.
+hirl_status_t hirl_par_device_all_reduce_begin(hirl_par_device_t *device, float *d_data, int64_t n);
+/// Later work of the backend's stream waits for all that was begun. Errors: a failure that NCCL found meanwhile.
+hirl_status_t hirl_par_device_all_reduce_end(hirl_par_device_t *device);
+
 /// Memory shared by the ranks of a node: `bytes` visible to all node-local ranks at *ptr_p
 /// (zeroed). Collective on the node.
 typedef struct hirl_par_shared hirl_par_shared_t;

@@ -22,6 +22,7 @@ typedef struct hirl_run_cfg {
     char log_level[HIRL_DECK_TEXT_MAX];
     double timeout;
     int64_t seed, threads, log_every, max_steps, max_skips, max_rollbacks;
+    bool deterministic, tf32, allow_gpu_sharing;
 } hirl_run_cfg_t;
 extern const hirl_group_t hirl_run_group;
 
@@ -37,6 +38,7 @@ typedef struct hirl_session {
     const hirl_ckpt_cfg_t *ckpt;
     const hirl_knn_cfg_t *knn;
     hirl_backend_t *backend;
+    hirl_par_device_t *device; // of a device backend on more than one rank
     hirl_tape_t *tape;
     hirl_shard_set_t *train, *val; // val NULL if data%val = ''
     int n_views;

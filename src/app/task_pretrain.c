@@ -18,10 +18,9 @@ static hirl_status_t train(hirl_world_t *world, const hirl_deck_t *deck, int *ex
     hirl_session_t *session = NULL;
     hirl_train_result_t result = {0};
     HIRL_TRY(hirl_signal_begin()); // from here on a signal is answered after the next step
-    const hirl_run_cfg_t *cfg = hirl_deck_group_view(deck, "run");
-    HIRL_TRY(hirl_world_log_table(world, cfg->device));
     HIRL_TRY(hirl_session_create(world, deck, 0, 0, &session));
-    hirl_status_t status = hirl_train_run(session, &result);
+    hirl_status_t status = hirl_world_log_table(world, hirl_backend_info_view(session->backend));
+    if (status == HIRL_OK) status = hirl_train_run(session, &result);
     app_settle(world, status);
     hirl_session_destroy(&session);
     hirl_signal_end();

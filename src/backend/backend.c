@@ -3,11 +3,11 @@
 
 #include <string.h>
 
-static hirl_status_t open_one(const hirl_backend_ops_t *ops, int n_threads,
+static hirl_status_t open_one(const hirl_backend_ops_t *ops, const hirl_backend_options_t *options,
                               hirl_backend_t **backend_p) {
     hirl_backend_t *be = NULL;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &be));
-    const hirl_status_t status = ops->open(n_threads, &be->ctx, &be->allocator);
+    const hirl_status_t status = ops->open(options, &be->ctx, &be->allocator);
     if (status != HIRL_OK) {
         hirl_mem_free(be);
         return status;
@@ -18,12 +18,30 @@ static hirl_status_t open_one(const hirl_backend_ops_t *ops, int n_threads,
 }
 
 hirl_status_t hirl_backend_create(const char *name, int n_threads, hirl_backend_t **backend_p) {
+    return hirl_backend_open(name, &(hirl_backend_options_t){.n_threads = n_threads}, backend_p);
+}
+
+int hirl_backend_n_devices(const char *name) {
+    for (int i = 0; i < hirl_backend_registry_count; ++i) {
+        const hirl_backend_ops_t *ops = hirl_backend_registry[i];
+        const int n = ops->n_devices ? ops->n_devices() : 1;
+        if (strcmp(name, hirl_backend_registry_names[i]) == 0) return n;
+        if (strcmp(name, "auto") == 0 && n > 0) return n;
+    }
+    return 0;
+}
+
+hirl_status_t hirl_backend_open(const char *name, const hirl_backend_options_t *options,
+                                hirl_backend_t **backend_p) {
+    static const hirl_backend_options_t none;
+    if (!options) options = &none;
+    const int n_threads = options->n_threads;
     HIRL_REQUIRE(name && backend_p, HIRL_ERR_ARG, "backend: name and output must be given");
     HIRL_REQUIRE(n_threads >= 0 && n_threads <= 4096, HIRL_ERR_ARG,
                  "backend '%s': %d threads, want 0 (default) .. 4096", name, n_threads);
     if (strcmp(name, "auto") == 0) {
         for (int i = 0; i < hirl_backend_registry_count; ++i) {
-            if (open_one(hirl_backend_registry[i], n_threads, backend_p) == HIRL_OK) return HIRL_OK;
+            if (open_one(hirl_backend_registry[i], options, backend_p) == HIRL_OK) return HIRL_OK;
             hirl_log_root(HIRL_LOG_DEBUG, "backend '%s' does not open here: %s",
                           hirl_backend_registry_names[i], hirl_error_text_view());
         }
@@ -33,17 +51,18 @@ hirl_status_t hirl_backend_create(const char *name, int n_threads, hirl_backend_
     }
     for (int i = 0; i < hirl_backend_registry_count; ++i)
         if (strcmp(name, hirl_backend_registry_names[i]) == 0)
-            return open_one(hirl_backend_registry[i], n_threads, backend_p);
+            return open_one(hirl_backend_registry[i], options, backend_p);
     const int nearest =
         hirl_text_nearest(name, hirl_backend_registry_names, hirl_backend_registry_count);
     hirl_text_t list = {0};
     hirl_status_t status = hirl_text_append(&list, "auto");
     for (int i = 0; i < hirl_backend_registry_count && status == HIRL_OK; ++i)
         status = hirl_text_append(&list, ", %s", hirl_backend_registry_names[i]);
-    status = HIRL_FAIL(HIRL_ERR_ARG, "backend '%s' is not built in (built in: %s)%s%s%s", name,
-                       list.data ? list.data : "", nearest >= 0 ? "; did you mean '" : "",
-                       nearest >= 0 ? hirl_backend_registry_names[nearest] : "",
-                       nearest >= 0 ? "'?" : "");
+    status = HIRL_FAIL(
+        HIRL_ERR_ARG, "backend '%s' is not built in (built in: %s)%s%s%s%s", name,
+        list.data ? list.data : "", strcmp(name, "cuda") == 0 ? "; build with make CUDA=1" : "",
+        nearest >= 0 ? "; did you mean '" : "",
+        nearest >= 0 ? hirl_backend_registry_names[nearest] : "", nearest >= 0 ? "'?" : "");
     hirl_text_reset(&list);
     return status;
 }
@@ -58,6 +77,12 @@ void hirl_backend_destroy(hirl_backend_t **backend) {
 const char *hirl_backend_name(const hirl_backend_t *backend) { return backend->ops->name; }
 const char *hirl_backend_info_view(const hirl_backend_t *backend) {
     return backend->ops->info_view(backend->ctx);
+}
+const char *hirl_backend_device_id_view(const hirl_backend_t *backend) {
+    return backend->ops->device_id_view ? backend->ops->device_id_view(backend->ctx) : "";
+}
+void *hirl_backend_stream_view(const hirl_backend_t *backend) {
+    return backend->ops->stream_view ? backend->ops->stream_view(backend->ctx) : NULL;
 }
 const hirl_allocator_t *hirl_backend_allocator_view(const hirl_backend_t *backend) {
     return backend->allocator;

@@ -271,6 +271,30 @@ int hirl_world_n_cpus(const hirl_world_t *world) { return world->n_cpus; }
 
 MPI_Comm hirl_world_comm_view(const hirl_world_t *world) { return world->comm; }
 
+hirl_status_t hirl_world_claim_device(hirl_world_t *world, const char *id,
+                                      bool is_sharing_allowed) {
+    enum { ID_BYTES = 64 };
+    char mine[ID_BYTES] = "", *all = NULL;
+    hirl_status_t status = HIRL_OK;
+    snprintf(mine, sizeof mine, "%s", id);
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, (int64_t)world->node_size * ID_BYTES, &all));
+    HIRL_TRY_MPI_GOTO(MPI_Allgather(mine, ID_BYTES, MPI_CHAR, all, ID_BYTES, MPI_CHAR, world->node),
+                      status, done);
+    for (int r = 0; r < world->node_size && mine[0] && !is_sharing_allowed; ++r)
+        if (r != world->node_rank && strcmp(all + (size_t)r * ID_BYTES, mine) == 0) {
+            status = HIRL_FAIL(HIRL_ERR_ARG,
+                               "ranks %d and %d of this node share one GPU (%s); start one rank "
+                               "per GPU (--gpus-per-node, "
+                               "--ntasks-per-node), or set run%%allow_gpu_sharing = .true.",
+                               r < world->node_rank ? r : world->node_rank,
+                               r < world->node_rank ? world->node_rank : r, mine);
+            break;
+        }
+done:
+    hirl_mem_free(all);
+    return hirl_par_agree(world, status);
+}
+
 hirl_status_t hirl_world_log_table(hirl_world_t *world, const char *device) {
     enum { LINE_MAX_BYTES = 256 };
     char line[LINE_MAX_BYTES], node[MPI_MAX_PROCESSOR_NAME + 1] = "", cpus[64];

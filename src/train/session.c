@@ -25,9 +25,25 @@ static hirl_status_t open_backend(hirl_session_t *s) {
     const hirl_method_ops_t *ops;
     int threads = (int)(s->run->threads > 0 ? s->run->threads : hirl_world_n_cpus(s->world));
     HIRL_TRY(hirl_method_find(s->run->method, &ops));
-    HIRL_TRY(hirl_backend_create(s->run->device, threads, &s->backend));
+    const int n_devices = hirl_backend_n_devices(s->run->device);
+    const hirl_backend_options_t options = {
+        .n_threads = threads,
+        .device = n_devices > 0 ? hirl_world_node_rank(s->world) % n_devices : 0,
+        .is_deterministic = s->run->deterministic,
+        .has_tf32 = s->run->tf32};
+    HIRL_TRY(hirl_backend_open(s->run->device, &options, &s->backend));
     HIRL_TRY(hirl_tape_create(s->backend, s->world, &s->tape));
     return hirl_views_resolve(s->views, ops->min_views, s->view, &s->n_views);
+}
+
+// Collective. The rank table says what was opened.
+static hirl_status_t connect_devices(hirl_session_t *s) {
+    HIRL_TRY(hirl_world_claim_device(s->world, hirl_backend_device_id_view(s->backend),
+                                     s->run->allow_gpu_sharing));
+    void *stream = hirl_backend_stream_view(s->backend);
+    // NCCL takes no two ranks on one device: their gradients go through host memory.
+    if (!stream || hirl_world_size(s->world) == 1 || s->run->allow_gpu_sharing) return HIRL_OK;
+    return hirl_par_agree(s->world, hirl_par_device_create(s->world, stream, &s->device));
 }
 
 // Collective; all ranks get the same outcome.
@@ -68,6 +84,7 @@ static hirl_status_t open_method(hirl_session_t *s, int in_channels, int64_t n_s
 
 static hirl_status_t session_open(hirl_session_t *s, int in_channels, int64_t n_samples) {
     HIRL_TRY(hirl_par_agree(s->world, open_backend(s)));
+    HIRL_TRY(connect_devices(s));
     if (in_channels <= 0) {
         HIRL_TRY(open_data(s));
         in_channels = hirl_shard_set_channels(s->train);
@@ -107,6 +124,7 @@ void hirl_session_destroy(hirl_session_t **session) {
     hirl_shard_set_close(&s->train);
     hirl_shard_set_close(&s->val);
     hirl_tape_destroy(&s->tape);
+    hirl_par_device_destroy(&s->device);
     hirl_backend_destroy(&s->backend);
     hirl_mem_free(s);
     *session = NULL;
@@ -132,8 +150,10 @@ static const hirl_key_t run_keys[] = {
     HIRL_ROW_TEXT(hirl_run_cfg_t, method, "'mocov2'", NULL,
                   "Pre-training method; hirl.x --help lists them."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, hierarchy, "'none'", "none|hirl", "Hierarchy around the method."),
-    HIRL_ROW_TEXT(hirl_run_cfg_t, device, "'auto'", "auto|cpu|ref",
-                  "Backend; ref is the slow reference."),
+    HIRL_ROW_TEXT(
+        hirl_run_cfg_t, device, "'auto'", "auto|cpu|cuda|ref",
+        "Backend: auto takes a GPU where the build and the machine have one; ref is the slow "
+        "reference."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, precision, "'f32'", "f32|bf16",
                   "Images and activations of the encoder; weights, statistics, heads and losses "
                   "are f32 always."),
@@ -145,6 +165,16 @@ static const hirl_key_t run_keys[] = {
                  "Seed of everything random."),
     HIRL_ROW_INT(hirl_run_cfg_t, threads, "0", 0, 4096, "threads",
                  "Compute threads per rank; 0: the rank's share of the CPUs it may use."),
+    HIRL_ROW_BOOL(
+        hirl_run_cfg_t, deterministic, ".true.",
+        "On GPUs: only algorithms that give the same bits every time; needed for restarts "
+        "that repeat a run's bits. On CPUs all do."),
+    HIRL_ROW_BOOL(hirl_run_cfg_t, tf32, ".false.",
+                  "On GPUs: products of f32 numbers may round them to TF32 (10 bits of mantissa)."),
+    HIRL_ROW_BOOL(
+        hirl_run_cfg_t, allow_gpu_sharing, ".false.",
+        "Let ranks of a node share a GPU. NCCL does not: gradients then go through the host's "
+        "memory and MPI, without overlap."),
     HIRL_ROW_INT(hirl_run_cfg_t, log_every, "10", 1, 1e9, "steps",
                  "Steps between lines of metrics.jsonl and points of TensorBoard's scalars."),
     HIRL_ROW_INT(hirl_run_cfg_t, max_steps, "0", 0, 1e15, "steps",

@@ -74,7 +74,10 @@ check_tree() {
             } else if (is_quoted) {
                 base = file
                 sub(/[^\/]*$/, "", base)
-                if (file ~ /^include\//) report("includes " name ": public headers include public ones")
+                if (name ~ /^kernels\/[a-z0-9_]+\.h$/) {
+                    if (!is_within(file, "src/backend/cuda/"))
+                        report("includes " name ", but kernels are launched from src/backend/cuda alone")
+                } else if (file ~ /^include\//) report("includes " name ": public headers include public ones")
                 else if (name !~ /^[a-z0-9_]+_impl\.h$/ && from != "kernels")
                     report("includes " name ": private headers are named *_impl.h and lie beside their users")
                 else if ((getline unused < (base name)) < 0)
@@ -215,6 +218,8 @@ self_test() {
     expect 'HDF5 is only for' src/ssl/b.c '#include <H5public.h>'
     expect 'CUDA is only for' src/nn/b.c '#include <cuda_runtime.h>'
     expect 'CUDA is only for' src/tape/b.c '#include <cublas_v2.h>'
+    expect 'kernels are launched from src/backend/cuda alone' src/nn/b.c '#include "kernels/row.h"'
+    expect 'files keep to their layers' src/backend/cuda/b.c '#include "kernels/row.h"'
     expect 'FAISS is only for src/cluster/' src/ssl/b.c '#include <faiss/c_api/Index_c.h>'
     expect 'by a path upwards' src/backend/ref/a.c '#include "../cpu/cpu_impl.h"'
     expect 'which is not in src/nn/' src/nn/b.c '#include "cpu_impl.h"'

@@ -16,7 +16,9 @@ static void cpu_close(void *state) {
     hirl_mem_free(ctx);
 }
 
-static hirl_status_t cpu_open(int n_threads, void **ctx_p, const hirl_allocator_t **allocator_p) {
+static hirl_status_t cpu_open(const hirl_backend_options_t *options, void **ctx_p,
+                              const hirl_allocator_t **allocator_p) {
+    const int n_threads = options->n_threads;
     cpu_ctx_t *ctx = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &ctx));

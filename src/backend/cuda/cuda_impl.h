@@ -23,10 +23,11 @@ typedef struct cuda_ctx {
     bool is_deterministic; // choose only algorithms that give the same bits every time
     bool has_tf32;         // f32 products may be rounded to TF32
     cudaStream_t stream;   // compute
-    hirl_k_fault_t *d_fault;
+    hirl_k_fault_t *fault; // pinned host memory, which kernels reach by the same address
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;
     cuda_plans_t *plans;
+    char device_id[40];
     char info[256];
 } cuda_ctx_t;
 
@@ -34,27 +35,27 @@ static inline cuda_ctx_t *cuda_ctx(const hirl_backend_t *be) { return hirl_backe
 
 // ---------------------------------------------------------------------------------------------- errors
 
-hirl_status_t hirl_cuda_fail(const cuda_ctx_t *ctx, cudaError_t code, const char *what,
-                             const char *file, int line, const char *func);
+hirl_status_t hirl_cuda_fail(cudaError_t code, const char *what, const char *file, int line,
+                             const char *func);
 hirl_status_t hirl_cuda_fail_blas(cublasStatus_t code, const char *what, const char *file, int line,
                                   const char *func);
 hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const char *file, int line,
                                  const char *func);
 
 /// Pass on a failed call of the CUDA runtime or of a launcher, of cuBLASLt, of cuDNN.
-#define HIRL_TRY_CUDA(call)                                                               \
-    do {                                                                                  \
-        const cudaError_t cuda_code_ = (call);                                            \
-        if (cuda_code_ != cudaSuccess)                                                    \
-            return hirl_cuda_fail(NULL, cuda_code_, #call, __FILE__, __LINE__, __func__); \
+#define HIRL_TRY_CUDA(call)                                                         \
+    do {                                                                            \
+        const cudaError_t cuda_code_ = (call);                                      \
+        if (cuda_code_ != cudaSuccess)                                              \
+            return hirl_cuda_fail(cuda_code_, #call, __FILE__, __LINE__, __func__); \
     } while (0)
-#define HIRL_TRY_CUDA_GOTO(call, status, label)                                               \
-    do {                                                                                      \
-        const cudaError_t cuda_code_ = (call);                                                \
-        if (cuda_code_ != cudaSuccess) {                                                      \
-            (status) = hirl_cuda_fail(NULL, cuda_code_, #call, __FILE__, __LINE__, __func__); \
-            goto label;                                                                       \
-        }                                                                                     \
+#define HIRL_TRY_CUDA_GOTO(call, status, label)                                         \
+    do {                                                                                \
+        const cudaError_t cuda_code_ = (call);                                          \
+        if (cuda_code_ != cudaSuccess) {                                                \
+            (status) = hirl_cuda_fail(cuda_code_, #call, __FILE__, __LINE__, __func__); \
+            goto label;                                                                 \
+        }                                                                               \
     } while (0)
 #define HIRL_TRY_CUBLAS(call)                                                            \
     do {                                                                                 \
@@ -75,6 +76,18 @@ hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const cha
 /// work that uses it is asked for.
 hirl_status_t hirl_cuda_scratch(cuda_ctx_t *ctx, size_t bytes, void **data_p);
 void hirl_cuda_scratch_free(cuda_ctx_t *ctx, size_t bytes, void *data);
+
+/// Devices that this process sees; 0 also where there is no driver.
+int hirl_cuda_n_devices(void);
+
+/// Plans of cuBLASLt and cuDNN, made once for a set of shapes and kept; opens ctx->blas and ctx->dnn (closed with the state).
+hirl_status_t hirl_cuda_plans_create(cuda_ctx_t *ctx, cuda_plans_t **plans_p);
+void hirl_cuda_plans_destroy(cuda_plans_t **plans);
+/// The plan kept under `key` (bytes compared, so padding must be zero); NULL if there is none.
+void *hirl_cuda_plans_find(const cuda_plans_t *plans, const void *key, size_t key_bytes);
+/// Keeps `plan` (HIRL_OWN, freed by `destroy`) under a copy of `key`.
+hirl_status_t hirl_cuda_plans_keep(cuda_plans_t *plans, const void *key, size_t key_bytes,
+                                   void *plan, void (*destroy)(void *plan));
 
 /// Waits for the stream and tells what a kernel found wrong.
 hirl_status_t hirl_cuda_wait(cuda_ctx_t *ctx);
@@ -202,6 +215,9 @@ hirl_status_t hirl_linear_backward_cuda(hirl_backend_t *be, const hirl_tensor_t 
                                         const hirl_tensor_t *x, const hirl_tensor_t *w,
                                         bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dw,
                                         hirl_tensor_t *dbias);
+/// sums f32 [n_columns] (+)= column sums of x, seen as [n_rows, n_columns].
+hirl_status_t hirl_cuda_column_sums(cuda_ctx_t *ctx, const hirl_tensor_t *x, int64_t n_rows,
+                                    int64_t n_columns, bool accumulate, hirl_tensor_t *sums);
 // cuda_conv.c
 hirl_status_t hirl_conv2d_cuda(hirl_backend_t *be, const hirl_conv_param_t *p,
                                const hirl_tensor_t *x, const hirl_tensor_t *w,

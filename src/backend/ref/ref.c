@@ -2,9 +2,10 @@
 
 #include "ref_impl.h"
 
-static hirl_status_t ref_open(int n_threads, void **ctx_p, const hirl_allocator_t **allocator_p) {
+static hirl_status_t ref_open(const hirl_backend_options_t *options, void **ctx_p,
+                              const hirl_allocator_t **allocator_p) {
     hirl_pool_t *pool = NULL;
-    (void)n_threads;
+    (void)options;
     HIRL_TRY(hirl_pool_create_host(&pool));
     *ctx_p = pool;
     *allocator_p = hirl_pool_allocator_view(pool);

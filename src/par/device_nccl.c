@@ -1,0 +1,130 @@
+// Communication of device memory by NCCL: its id travels by MPI, its work runs on a stream beside the backend's. An event of the backend's
+// stream starts each collective, an event of this stream ends them all, so that no host thread waits.
+// A non-blocking communicator: a rank that never comes, or dies, shows in ncclCommGetAsyncError or to the watchdog, not as a hang inside NCCL.
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+
+#include <unistd.h>
+
+#include "par_impl.h"
+
+struct hirl_par_device {
+    hirl_world_t *world; // HIRL_BORROW
+    ncclComm_t comm;
+    cudaStream_t compute, stream; // HIRL_BORROW; own
+    cudaEvent_t is_ready, is_done;
+    bool is_under_way;
+};
+
+static hirl_status_t fail_cuda(cudaError_t code, const char *what) {
+    return HIRL_FAIL(HIRL_ERR_CUDA, "CUDA: %s (%s), from %s", cudaGetErrorString(code),
+                     cudaGetErrorName(code), what);
+}
+
+static hirl_status_t fail_nccl(const hirl_par_device_t *device, ncclResult_t code,
+                               const char *what) {
+    const char *more = device && device->comm ? ncclGetLastError(device->comm) : NULL;
+    return HIRL_FAIL(HIRL_ERR_CUDA,
+                     "NCCL: %s%s%s, from %s; NCCL_DEBUG=INFO in the environment tells more",
+                     ncclGetErrorString(code), more && more[0] ? ": " : "", more ? more : "", what);
+}
+
+#define TRY_CUDA(call)                                                      \
+    do {                                                                    \
+        const cudaError_t cuda_code_ = (call);                              \
+        if (cuda_code_ != cudaSuccess) return fail_cuda(cuda_code_, #call); \
+    } while (0)
+#define TRY_NCCL(device, call)                                         \
+    do {                                                               \
+        const ncclResult_t nccl_code_ = (call);                        \
+        if (nccl_code_ != ncclSuccess && nccl_code_ != ncclInProgress) \
+            return fail_nccl((device), nccl_code_, #call);             \
+    } while (0)
+
+/// Waits until the communicator has done what it was asked for by the host; kernels may still run.
+static hirl_status_t settle(hirl_par_device_t *device, const char *what) {
+    ncclResult_t state = ncclInProgress;
+    hirl_beat_enter(what);
+    hirl_status_t status = HIRL_OK;
+    for (int i = 0; status == HIRL_OK && state == ncclInProgress; ++i) {
+        const ncclResult_t code = ncclCommGetAsyncError(device->comm, &state);
+        if (code != ncclSuccess) status = fail_nccl(device, code, what);
+        if (status == HIRL_OK && state == ncclInProgress && i > 100) usleep(100);
+    }
+    hirl_beat_leave();
+    if (status == HIRL_OK && state != ncclSuccess) status = fail_nccl(device, state, what);
+    return status;
+}
+
+static hirl_status_t connect(hirl_par_device_t *device) {
+    ncclUniqueId id;
+    ncclResult_t code = ncclSuccess;
+    if (device->world->rank == 0) code = ncclGetUniqueId(&id);
+    // All ranks learn of a failure, or they would wait for an id that never comes.
+    HIRL_TRY(hirl_par_agree(
+        device->world, code == ncclSuccess ? HIRL_OK : fail_nccl(NULL, code, "ncclGetUniqueId")));
+    HIRL_TRY(hirl_par_broadcast(device->world, &id, sizeof id, HIRL_PAR_U8, 0));
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    TRY_NCCL(device, ncclCommInitRankConfig(&device->comm, device->world->size, id,
+                                            device->world->rank, &config));
+    return settle(device, "ncclCommInitRankConfig");
+}
+
+hirl_status_t hirl_par_device_create(hirl_world_t *world, void *stream,
+                                     hirl_par_device_t **device_p) {
+    hirl_par_device_t *device = NULL;
+    HIRL_REQUIRE(stream, HIRL_ERR_ARG, "NCCL: the backend has no stream");
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &device));
+    device->world = world;
+    device->compute = stream;
+    int least = 0, greatest = 0;
+    cudaError_t code = cudaDeviceGetStreamPriorityRange(&least, &greatest);
+    // Before kernels of the backward pass: the last bucket's sum is what the step waits for.
+    if (code == cudaSuccess)
+        code = cudaStreamCreateWithPriority(&device->stream, cudaStreamNonBlocking, greatest);
+    if (code == cudaSuccess)
+        code = cudaEventCreateWithFlags(&device->is_ready, cudaEventDisableTiming);
+    if (code == cudaSuccess)
+        code = cudaEventCreateWithFlags(&device->is_done, cudaEventDisableTiming);
+    hirl_status_t status = code == cudaSuccess ? HIRL_OK : fail_cuda(code, "a stream for NCCL");
+    if (status == HIRL_OK) status = connect(device);
+    if (status != HIRL_OK) {
+        hirl_par_device_destroy(&device);
+        return status;
+    }
+    *device_p = device;
+    return HIRL_OK;
+}
+
+void hirl_par_device_destroy(hirl_par_device_t **device_p) {
+    hirl_par_device_t *device = device_p ? *device_p : NULL;
+    if (!device) return;
+    *device_p = NULL;
+    // Not finalised: after a failure that would wait for ranks that are gone.
+    if (device->comm) (void)ncclCommAbort(device->comm);
+    if (device->is_ready) (void)cudaEventDestroy(device->is_ready);
+    if (device->is_done) (void)cudaEventDestroy(device->is_done);
+    if (device->stream) (void)cudaStreamDestroy(device->stream);
+    hirl_mem_free(device);
+}
+
+hirl_status_t hirl_par_device_all_reduce_begin(hirl_par_device_t *device, float *d_data,
+                                               int64_t n) {
+    HIRL_REQUIRE(device && d_data && n >= 0, HIRL_ERR_ARG, "NCCL all-reduce: %s of %lld items",
+                 d_data ? "a sum" : "no memory", (long long)n);
+    TRY_CUDA(cudaEventRecord(device->is_ready, device->compute));
+    TRY_CUDA(cudaStreamWaitEvent(device->stream, device->is_ready, 0));
+    TRY_NCCL(device, ncclAllReduce(d_data, d_data, (size_t)n, ncclFloat32, ncclSum, device->comm,
+                                   device->stream));
+    device->is_under_way = true;
+    return settle(device, "ncclAllReduce");
+}
+
+hirl_status_t hirl_par_device_all_reduce_end(hirl_par_device_t *device) {
+    if (!device->is_under_way) return settle(device, "ncclAllReduce");
+    device->is_under_way = false;
+    TRY_CUDA(cudaEventRecord(device->is_done, device->stream));
+    TRY_CUDA(cudaStreamWaitEvent(device->compute, device->is_done, 0));
+    return settle(device, "ncclAllReduce");
+}

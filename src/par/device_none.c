@@ -1,0 +1,27 @@
+// Communication of device memory in a build without CUDA: there is none. Another file of the same functions stands in for this one with
+// CUDA=1.
+#include "par_impl.h"
+
+static hirl_status_t fail(void) {
+    return HIRL_FAIL(HIRL_ERR_UNSUPPORTED,
+                     "this program was built without NCCL; build with make CUDA=1");
+}
+
+hirl_status_t hirl_par_device_create(hirl_world_t *world, void *stream,
+                                     hirl_par_device_t **device_p) {
+    (void)world, (void)stream, (void)device_p;
+    return fail();
+}
+
+void hirl_par_device_destroy(hirl_par_device_t **device) { (void)device; }
+
+hirl_status_t hirl_par_device_all_reduce_begin(hirl_par_device_t *device, float *d_data,
+                                               int64_t n) {
+    (void)device, (void)d_data, (void)n;
+    return fail();
+}
+
+hirl_status_t hirl_par_device_all_reduce_end(hirl_par_device_t *device) {
+    (void)device;
+    return fail();
+}
