@@ -181,7 +181,7 @@ TESTS := $(THREADED)
 endif
 ifneq ($(filter tests,$(GOALS)),)
 TESTS := $(patsubst validation/%.c,$(BUILD)/%,$(shell $(RUN_TESTS) --programs \
-    $(if $(call on,ASAN),--sanitized $(BUILD)) --search '$(search)'))
+    $(if $(call on,ASAN),--sanitized $(BUILD)) $(if $(filter emulated,$(CUDA)),--emulated $(BUILD)) --search '$(search)'))
 endif
 
 .PHONY: all lib tests demo check deps deps-check info configure bench check-threads threaded check-layers check-headers format \
@@ -345,9 +345,10 @@ demo: deps
 check: deps-check
 	@built=yes; \
 	$(MAKE) -k all tests || built=no; \
-	$(MAKE) -k TYPE=debug ASAN=1 UBSAN=1 COVERAGE= all tests || built=no; \
+	$(MAKE) -k TYPE=debug ASAN=1 UBSAN=1 COVERAGE= CUDA= all tests || built=no; \
+	$(if $(call on,CUDA),,$(MAKE) -k TYPE=release ASAN= UBSAN= COVERAGE= CUDA=emulated all tests || built=no;) \
 	PYTHON='$(PYTHON)' MPIRUN='$(MPIRUN)' MAKE='$(MAKE)' $(RUN_TESTS) --build $(BUILD) --program $(PROGRAM) \
-	    --sanitized $(SANITIZED) --built $$built --search '$(search)'
+	    --sanitized $(SANITIZED) $(if $(call on,CUDA),,--emulated $(EMULATED)) --built $$built --search '$(search)'
 
 ## check-threads  the loader, the checkpoint writer and the watchdog under ThreadSanitizer
 check-threads: deps-check

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Run the tests under validation/ and count them. The makefile calls this: `make check`, `make bench`.
 #
-#   run.sh --build DIR --program HIRL_X [--sanitized DIR] [--built no] [--search WORD]
+#   run.sh --build DIR --program HIRL_X [--sanitized DIR] [--emulated DIR] [--built no] [--search WORD]
 #                                       run tests; the last line is the count
 #   run.sh --bench --build DIR --program HIRL_X [--search WORD]             run validation/bench
-#   run.sh --programs [--sanitized DIR] [--search WORD]                     print the C sources to build (for DIR)
+#   run.sh --programs [--sanitized DIR | --emulated DIR] [--search WORD]    print the C sources to build (for DIR)
 #   run.sh --list [--search WORD]                                           print the names of the tests
 #
 # A test is a C program or a script (.sh, .py) with one line of facts near its top:
@@ -13,7 +13,8 @@
 #   # test: timeout=300 needs=python3-torch
 #
 #   ranks=1        numbers of MPI ranks, each a test of its own (C programs; scripts start what they like)
-#   backends=      backends, each a test of its own, given as the first argument
+#   backends=      backends, each a test of its own, given as the first argument; cuda is the emulated device of the build
+#                  DIR (--emulated), or without one the machine's own, and without that a skipped test
 #   args=          further arguments
 #   timeout=60     seconds, then the test is killed and has failed
 #   threads=       OMP_NUM_THREADS (default 2 on one rank, 1 on more)
@@ -24,19 +25,20 @@
 #   alone=         "no": may run beside another test; "yes": must not (default: one-rank programs may, scripts not)
 #
 # Exit 0 passes, 77 skips (the reason is the last line, or the last that begins with "skip:"), all else fails.
-# Scripts run in the project's root and find there HIRL_X, HIRL_X_SANITIZED, HIRL_BUILD, HIRL_MPIRUN, PYTHON
+# Scripts run in the project's root and find there HIRL_X, HIRL_X_SANITIZED, HIRL_X_EMULATED, HIRL_BUILD, HIRL_MPIRUN, PYTHON
 # and an empty folder HIRL_TMP that is removed afterwards (KEEP=1 keeps it).
 set -u -o pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
 cd "$root" || exit 1
 
-mode=run build='' program='' sanitized='' search='' built=yes
+mode=run build='' program='' sanitized='' emulated='' search='' built=yes
 while [ $# -gt 0 ]; do
     case $1 in
         --programs | --list | --bench) mode=${1#--} ;;
         --build) build=$2 && shift ;;
         --program) program=$2 && shift ;;
         --sanitized) sanitized=$2 && shift ;;
+        --emulated) emulated=$2 && shift ;;
         --built) built=$2 && shift ;;
         --search) search=$2 && shift ;;
         *) echo "run.sh: unknown option $1" >&2 && exit 2 ;;
@@ -85,6 +87,15 @@ add_test() {
     names+=("$1") files+=("$2") rank_counts+=("$3") backends+=("$4") sanitizers+=("$5")
 }
 
+# True if tests of this backend are wanted: all to run; for a list of programs the cuda ones or the others.
+is_of_build() {
+    case $mode,${emulated:+has},$1 in
+        programs,has,cuda) true ;;
+        programs,has,* | programs,,cuda) false ;;
+        *) true ;;
+    esac
+}
+
 find_tests() {
     local file name n backend variant
     local -a program_files=() unit_files=()
@@ -112,6 +123,7 @@ find_tests() {
                 esac
                 for backend in ${fact[backends]//,/ } ''; do
                     [ -n "$backend" ] || [ -z "${fact[backends]}" ] || continue
+                    [ "$backend,$variant" != cuda,yes ] && is_of_build "$backend" || continue
                     add_test "$name${backend:+ $backend}$([ "$n" -eq 1 ] || echo " x$n")${variant:+ sanitized}" \
                         "$file" "$n" "$backend" "$variant"
                 done
@@ -125,6 +137,7 @@ find_tests() {
         for n in ${fact[ranks]//,/ }; do
             for backend in ${fact[backends]//,/ } ''; do
                 [ -n "$backend" ] || [ -z "${fact[backends]}" ] || continue
+                is_of_build "$backend" || continue
                 add_test "$name${backend:+ $backend}$([ "$n" -eq 1 ] || echo " x$n")" "$file" "$n" "$backend" ''
             done
         done
@@ -153,10 +166,11 @@ set_environment() {
     export ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:detect_stack_use_after_return=1:exitcode=99
     export LSAN_OPTIONS=suppressions=$root/validation/harness/lsan.supp:print_suppressions=0
     export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-    export HIRL_BUILD HIRL_X HIRL_X_SANITIZED HIRL_MPIRUN PYTHON
+    export HIRL_BUILD HIRL_X HIRL_X_SANITIZED HIRL_X_EMULATED HIRL_MPIRUN PYTHON
     HIRL_BUILD=$(absolute "$build")
     HIRL_X=$(absolute "$program")
     HIRL_X_SANITIZED=$(absolute "${sanitized:+$sanitized/hirl.x}")
+    HIRL_X_EMULATED=$(absolute "${emulated:+$emulated/hirl.x}")
     HIRL_MPIRUN="${MPIRUN:-mpirun} -q --oversubscribe --bind-to none"
     PYTHON=${PYTHON:-python3}
     logs=$build/log
@@ -188,6 +202,11 @@ run_one() {
         *)
             read_facts "$file"
             [ -z "${sanitizers[i]}" ] || folder=$sanitized
+            if [ "$backend" = cuda ] && [ -n "$emulated" ]; then
+                folder=$emulated
+            elif [ "$backend" = cuda ]; then
+                nvidia-smi -L >/dev/null 2>&1 || reason='no CUDA device'
+            fi
             read -r -a arguments <<<"${fact[args]}"
             case $file in
                 *.sh) command=(bash "$file") ;;

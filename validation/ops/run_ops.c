@@ -1,4 +1,4 @@
-// test: backends=ref,cpu args="validation/ops/ops_table.txt" timeout=240
+// test: backends=ref,cpu,cuda args="validation/ops/ops_table.txt" timeout=240
 // Runs every line of the table of operations: outputs and gradients of the backend against ref, and gradients against central
 // differences. Without a tape there are parameter updates and copies, which are compared with ref.
 //

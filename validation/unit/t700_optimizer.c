@@ -1,4 +1,4 @@
-// test: backends=ref,cpu timeout=30
+// test: backends=ref,cpu,cuda timeout=30
 // Optimisers against PyTorch (validation/reference/optim/steps.txt, float64), a parameter without a gradient in step 3 included; schedules against their formulas.
 // Bound 2e-6: five f32 updates of values of order one.
 #include "hirl/optim.h"

@@ -129,12 +129,14 @@ static hirl_status_t choose_device(cuda_ctx_t *ctx, int wanted) {
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
     const char *visible = getenv("CUDA_VISIBLE_DEVICES");
-    HIRL_REQUIRE(
-        code != cudaErrorInsufficientDriver, HIRL_ERR_CUDA,
-        "the CUDA driver is of version %d.%d, but this program was built with runtime %d.%d; "
-        "install a newer driver, or build with the CUDA of this machine (make CUDA=1 "
-        "CUDA_HOME=...)",
-        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    HIRL_REQUIRE(driver > 0 || code == cudaSuccess, HIRL_ERR_CUDA,
+                 "no CUDA driver on this machine; start on a node with GPUs, or set run%%device = "
+                 "'cpu'");
+    HIRL_REQUIRE(code != cudaErrorInsufficientDriver, HIRL_ERR_CUDA,
+                 "the CUDA driver serves version %d.%d at most, but this program was built with "
+                 "%d.%d; install a newer driver, or build with an older CUDA (make CUDA=1 "
+                 "CUDA_HOME=...)",
+                 driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     HIRL_REQUIRE(code == cudaSuccess && n > 0, HIRL_ERR_CUDA,
                  "no CUDA device (%s); CUDA_VISIBLE_DEVICES is %s; ask the batch system for one "
                  "(--gpus-per-node), "

@@ -346,7 +346,7 @@ static hirl_status_t weights_pack(cuda_ctx_t *ctx, const hirl_tensor_t *w, hirl_
     void *packed = NULL;
     HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &packed));
     const cudaError_t code =
-        hirl_k_conv_weights_pack(ctx->stream, hirl_tensor_data(w), d[0], d[1], d[2], d[3], packed,
+        hirl_k_conv_weights_pack(ctx->stream, hirl_tensor_data(w), d[0], d[1], d[2] * d[3], packed,
                                  dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32);
     if (code != cudaSuccess) hirl_cuda_scratch_free(ctx, bytes, packed);
     HIRL_TRY_CUDA(code);
@@ -368,9 +368,9 @@ hirl_status_t hirl_conv2d_cuda(hirl_backend_t *be, const hirl_conv_param_t *p,
     hirl_cuda_scratch_free(ctx, bytes, packed);
     HIRL_TRY(status);
     if (bias)
-        HIRL_TRY_CUDA(hirl_k_bias_add(ctx->stream, hirl_tensor_data(y), cuda_dtype(y),
+        HIRL_TRY_CUDA(hirl_k_bias_add(ctx->stream, hirl_tensor_data(bias),
                                       hirl_tensor_count(y) / w->shape.dim[0], w->shape.dim[0],
-                                      hirl_tensor_data(bias)));
+                                      hirl_tensor_data(y), cuda_dtype(y)));
     return HIRL_OK;
 }
 
@@ -402,7 +402,7 @@ hirl_status_t hirl_conv2d_backward_weights_cuda(hirl_backend_t *be, const hirl_c
     HIRL_TRY_GOTO(convolve(ctx, &key, hirl_tensor_data(x), packed, hirl_tensor_data(dy)), status,
                   done);
     HIRL_TRY_CUDA_GOTO(hirl_k_conv_weights_unpack(ctx->stream, packed, cuda_dtype(x), d[0], d[1],
-                                                  d[2], d[3], accumulate, hirl_tensor_data(dw)),
+                                                  d[2] * d[3], accumulate, hirl_tensor_data(dw)),
                        status, done);
     if (dbias)
         status =
