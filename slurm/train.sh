@@ -2,8 +2,8 @@
 # Runs a deck: sbatch slurm/train.sh [DECK [group%key=value ...]], by default input/hirl_mocov2.nml.
 #
 # Two minutes before the time limit the run writes a checkpoint and goes back into the queue, where
-# it continues; also on SIGTERM or SIGUSR1, on preemption and when a node fails. The same line
-# submitted again continues a run as well. Where a clustering takes longer than two minutes:
+# it continues; also on SIGTERM or SIGUSR1, on preemption, and when a node fails or a rank dies or
+# hangs. The same line submitted again continues a run as well. Where a clustering takes longer than two minutes:
 # sbatch --signal=B:USR1@600 ... More nodes: sbatch --nodes=8 ... (see launch.sh for the ranks).
 #SBATCH --job-name=hirl-train
 #SBATCH --nodes=1

@@ -37,9 +37,10 @@ void hirl_world_destroy(hirl_world_t **world);
 void hirl_world_abort(hirl_world_t *world, int exit_code);
 
 /// Starts this job's watchdog: a thread per rank tells rank 0's where its rank is, over TCP. A rank that dies, stops, or keeps the
-/// others waiting ends the job within `timeout` seconds, with a message that names rank, node, step and call. Ranks
-/// that cannot reach rank 0 switch it off, with a warning. Ends with the world. Collective. Errors: HIRL_ERR_MEMORY, HIRL_ERR_MPI.
-hirl_status_t hirl_watchdog_start(hirl_world_t *world, double timeout);
+/// others waiting ends the job within `timeout` seconds, with a message that names rank, node, step and call, and with `exit_code`
+/// (1..127). Ranks that cannot reach rank 0 switch it off, with a warning. Ends with the world. Collective. Errors: HIRL_ERR_ARG,
+/// HIRL_ERR_MEMORY, HIRL_ERR_MPI.
+hirl_status_t hirl_watchdog_start(hirl_world_t *world, double timeout, int exit_code);
 
 // Not collective:
 int hirl_world_rank(const hirl_world_t *world);

@@ -11,7 +11,8 @@ enum {
     APP_EXIT_OK = 0,
     APP_EXIT_FAILURE = 1,
     APP_EXIT_USAGE = 2,
-    APP_EXIT_INTERRUPTED = 75 // a signal ended the run after a checkpoint: submit it again
+    APP_EXIT_INTERRUPTED = 75, // a signal ended the run in good order: submit it again
+    APP_EXIT_LOST = 76         // the watchdog ended the job, a rank or node being gone or hanging
 };
 
 /// Collective; `exit_code_p` is set on success.

@@ -67,8 +67,14 @@ static void print_help(void) {
     puts("\nMethods (run%method), each alone or with run%hierarchy = 'hirl':");
     for (int i = 0; i < n_methods; ++i) printf("  %-10s %s\n", methods[i]->name, methods[i]->help);
     puts("\nA first run on this machine: make demo. Its deck is input/demo.nml.\n"
-         "Exit codes: 0 done; 1 failed; 2 wrong command line; 75 ended by a signal after a "
-         "checkpoint, submit again.");
+         "\n"
+         "Exit codes: 0   done\n"
+         "            1   failed\n"
+         "            2   wrong command line\n"
+         "            75  ended by a signal in good order, run again\n"
+         "            76  a rank or node was lost or hung, run again (mpirun says 128 + n instead "
+         "where signal n\n"
+         "                killed the rank)");
 }
 
 // ---------------------------------------------------------------------------------------------- decks
@@ -221,7 +227,8 @@ static hirl_status_t run_task(hirl_world_t *world, int n_args, char **args, int 
     if (status == HIRL_OK) {
         const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
         hirl_log_setup(log_level(run->log_level), hirl_world_rank(world));
-        if (task->check && run->timeout > 0) status = hirl_watchdog_start(world, run->timeout);
+        if (task->check && run->timeout > 0)
+            status = hirl_watchdog_start(world, run->timeout, APP_EXIT_LOST);
         if (status == HIRL_OK) status = task->run(world, deck, exit_code_p);
     }
     hirl_deck_destroy(&deck);

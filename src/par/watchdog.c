@@ -1,6 +1,6 @@
 // The watchdog of a job. A thread per rank sends a heartbeat over TCP to the thread of rank 0, the hub, and hears the hub's. The hub ends the job when a
 // rank's connection closes without a farewell (it died), when nothing comes from it (it is stopped, or its node is gone), or when ranks have
-// waited for others for too long. MPI is the main thread's alone, and may be what hangs: the only call from here is MPI_Abort, under an alarm.
+// waited for others for too long. MPI is the main thread's alone, and may be what hangs: the only call from here is MPI_Abort, with a deadline.
 #include "par_impl.h"
 
 #include <errno.h>
@@ -64,6 +64,8 @@ typedef struct peer {
 struct hirl_watchdog {
     int rank, size;
     double timeout, period, limit;
+    int exit_code; // of a job that is ended here
+    int culprit;   // the rank because of which it is; -1: none is known
     uint64_t token;
     identity_t *identities; // [size]
     peer_t *peers;          // the hub: [size - 1]; others: [1]
@@ -124,22 +126,30 @@ static bool receive(hirl_watchdog_t *w, peer_t *peer) {
 
 // ------------------------------------------------------------------------------------ the end of a job
 
-// A stopped process outlives its job where the launcher waits for it: those on this node are killed.
-static void kill_rank(const hirl_watchdog_t *w, int rank) {
-    const identity_t *mine = &w->identities[w->rank], *other = &w->identities[rank];
-    if (rank != w->rank && other->pid_space == mine->pid_space && other->pid > 1 &&
+// A stopped process outlives its job where nothing else ends it: one on this node is killed.
+static void kill_culprit(const hirl_watchdog_t *w) {
+    const identity_t *mine = &w->identities[w->rank];
+    const identity_t *other = &w->identities[w->culprit >= 0 ? w->culprit : w->rank];
+    if (other != mine && other->pid_space == mine->pid_space && other->pid > 1 &&
         strcmp(other->node, mine->node) == 0)
         kill((pid_t)other->pid, SIGKILL);
 }
 
-static _Noreturn void end_process(void) {
-    sigset_t alarm_alone;
-    signal(SIGALRM, SIG_DFL);
-    sigemptyset(&alarm_alone);
-    sigaddset(&alarm_alone, SIGALRM);
-    pthread_sigmask(SIG_UNBLOCK, &alarm_alone, NULL);
-    alarm(3); // MPI_Abort may hang like anything else of a broken job
-    MPI_Abort(MPI_COMM_WORLD, 1);
+// MPI_Abort may hang like anything else of a broken job.
+static void *give_up_later(void *argument) {
+    const hirl_watchdog_t *w = argument;
+    sleep(3);
+    kill_culprit(w);
+    raise(SIGKILL);
+    return NULL;
+}
+
+// The launcher ends all ranks, the culprit too. It is not killed before: the launcher would report that in place of our code.
+static _Noreturn void end_process(hirl_watchdog_t *w, int culprit) {
+    pthread_t thread;
+    w->culprit = culprit < w->size ? culprit : -1;
+    if (pthread_create(&thread, NULL, give_up_later, w) == 0)
+        MPI_Abort(MPI_COMM_WORLD, w->exit_code);
     for (;;) raise(SIGKILL); // should it return
 }
 
@@ -149,9 +159,8 @@ static _Noreturn void end_job(hirl_watchdog_t *w, int culprit) {
     fill_message(w, END, &message);
     message.step = culprit;
     for (int i = 0; i < w->n_peers; ++i) send_message(&w->peers[i], &message);
-    if (culprit >= 0) kill_rank(w, culprit);
     usleep(200000); // for the others to hear it before the launcher ends them
-    end_process();
+    end_process(w, culprit);
 }
 
 static void describe_rank(const hirl_watchdog_t *w, int rank, char text[160]) {
@@ -223,11 +232,9 @@ static void check_waiting(hirl_watchdog_t *w, const message_t *mine) {
     end_job(w, late->rank);
 }
 
-// A rank other than the hub: the hub said to end, or is no more.
-static void obey(hirl_watchdog_t *w, const peer_t *hub) {
-    if (hub->last.kind != END) return;
-    if (hub->last.step >= 0 && hub->last.step < w->size) kill_rank(w, (int)hub->last.step);
-    end_process();
+// Another rank has found what is wrong, and has said so: for the hub, that it was stopped itself.
+static void obey(hirl_watchdog_t *w, const peer_t *peer) {
+    if (peer->last.kind == END) end_process(w, (int)peer->last.step);
 }
 
 // The lowest rank that is left speaks first, and ends the others.
@@ -239,7 +246,7 @@ static _Noreturn void lose_hub(hirl_watchdog_t *w, const peer_t *hub, const char
 static void serve(hirl_watchdog_t *w, peer_t *peer, bool is_ready, double now) {
     if (peer->fd < 0) return;
     bool is_open = !is_ready || receive(w, peer);
-    if (w->rank != 0) obey(w, peer);
+    obey(w, peer);
     if (peer->last.kind == FAREWELL) {
         close(peer->fd);
         peer->fd = -1;
@@ -508,13 +515,16 @@ static hirl_status_t connect_all(hirl_world_t *world, hirl_watchdog_t *w, int64_
     return hirl_par_all_reduce(world, n_connected_p, 1, HIRL_PAR_I64, HIRL_PAR_SUM);
 }
 
-hirl_status_t hirl_watchdog_start(hirl_world_t *world, double timeout) {
+hirl_status_t hirl_watchdog_start(hirl_world_t *world, double timeout, int exit_code) {
     hirl_watchdog_t *w = NULL;
     int64_t n_connected = 0;
     HIRL_REQUIRE(world && timeout > 0, HIRL_ERR_ARG, "watchdog: timeout = %g s", timeout);
+    HIRL_REQUIRE(exit_code > 0 && exit_code < 128, HIRL_ERR_ARG, "watchdog: exit code = %d",
+                 exit_code);
     if (world->size == 1 || world->watchdog) return HIRL_OK;
     hirl_status_t status = allocate(world, timeout, &w);
     HIRL_TRY(hirl_par_agree(world, status));
+    w->exit_code = exit_code;
     status = connect_all(world, w, &n_connected);
     if (status != HIRL_OK) {
         free_watchdog(w);

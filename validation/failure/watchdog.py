@@ -28,6 +28,9 @@ from whole_run import (
 )
 
 TIMEOUT = 6  # seconds
+LOST = 76
+# mpirun reports the end of the rank that it has seen first: the dead one's, whose code is 128 + signal.
+KILLED = 128 + signal.SIGKILL
 SLACK = 3  # for the launcher to end a job on a busy machine
 DECK = ("deck.nml", "checkpoint%every_steps=1", "schedule%epochs=50", "run%%timeout=%d" % TIMEOUT)
 NODE = socket.gethostname()
@@ -41,15 +44,18 @@ def is_alive(pid):
         return False
 
 
-def judge(what, result, seconds, pids, *patterns):
+def judge(what, result, code, seconds, pids, *patterns):
     lines = [line for line in error_lines(result.text) if "watchdog" in line]
-    check(result.code not in (0, None), "%s: exit code %s" % (what, result.code))
+    check(result.code == code, "%s: exit code %s, expected %d" % (what, result.code, code))
     check(seconds < TIMEOUT + SLACK, "%s: the job ends after %.1f s" % (what, seconds))
     missing = [p for p in patterns if not any(re.search(p, line) for line in lines)]
     check(not missing, "%s: %s" % (what, lines[0] if lines else "no message"))
     if missing:
         print("      no %s in\n%s" % (missing, result))
-    check(not [pid for pid in pids if is_alive(pid)], "%s: no process is left" % what)
+    end = time.monotonic() + 2  # one that is killed on a busy machine takes a moment to be gone
+    while any(map(is_alive, pids)) and time.monotonic() < end:
+        time.sleep(0.05)
+    check(not any(map(is_alive, pids)), "%s: no process is left" % what)
 
 
 def send(what, rank, number, *patterns, ranks=2):
@@ -62,7 +68,8 @@ def send(what, rank, number, *patterns, ranks=2):
     start = time.monotonic()
     os.kill(pids[rank], number)
     result = job.finish(timeout=60)
-    judge(what, result, time.monotonic() - start, pids, *patterns)
+    code = KILLED if number == signal.SIGKILL else LOST
+    judge(what, result, code, time.monotonic() - start, pids, *patterns)
     check(len(steps_of(folder)) > 0, "%s: checkpoints stay" % what)
 
 
@@ -74,6 +81,7 @@ def hang():
     judge(
         "hang",
         result,
+        LOST,
         time.monotonic() - start - 2,  # two steps, and the start
         [],
         r"rank 0 \(process \d+ on node %s\) waits for rank 1 " % re.escape(NODE),
@@ -110,6 +118,7 @@ on_node = r"rank %%d \(process \d+ on node %s\)" % re.escape(NODE)
 send("stopped rank", 1, signal.SIGSTOP, on_node % 1, silent, where, r"run%timeout = 6 s")
 send("stopped hub", 0, signal.SIGSTOP, on_node % 0, silent, where)
 send("killed rank", 1, signal.SIGKILL, on_node % 1, r"died", where)
+send("killed hub", 0, signal.SIGKILL, on_node % 0, r"died", where)
 send("one of four", 2, signal.SIGSTOP, on_node % 2, silent, where, ranks=4)
 hang()
 pause()

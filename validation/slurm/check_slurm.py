@@ -28,7 +28,7 @@ COUNTS = "counts %d %d %d"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 LONG = """! Purpose: a run that is still under way when it is stopped; the last line ends it.
-&run base = 'hirl_mocov2.nml', output = 'long', max_steps = %d /
+&run base = 'hirl_mocov2.nml', output = 'long', max_steps = %d, timeout = 12 /
 &schedule epochs = 1000 /
 &checkpoint every_steps = 5, keep = 3 /
 """
@@ -330,7 +330,7 @@ class Scenarios:
         """
         self.need_long()
         self.command("scancel", "--signal=USR1", str(self.long))
-        self.wait_requeued(self.long, 5)
+        self.wait_requeued(self.long, 7)
         n = self.step_of("long") + 5
         with open("input/long.nml", "w") as file:
             file.write(LONG % n)
@@ -340,10 +340,10 @@ class Scenarios:
         self.w.expect(self.w.hirl("input/long.nml", "run%output='undisturbed'", ranks=2), 0)
         n_arrays = self.want_same_bits("undisturbed", "long", n)
         n_starts = self.output(self.long).count("launch: job")
-        want(n_starts == 6, "%d starts in the job's output, expected 6" % n_starts)
+        want(n_starts == 8, "%d starts in the job's output, expected 8" % n_starts)
         found = self.command("grep", "-r", "-l", str(self.long), "long")
         want(found.code == 1, "the run's folder holds the job's number: %s" % found.text)
-        return "COMPLETED after 5 stops at step %d, %d arrays have the same bits" % (n, n_arrays)
+        return "COMPLETED after 7 stops at step %d, %d arrays have the same bits" % (n, n_arrays)
 
     # -------------------------------------------------------------------- ended for good
 
@@ -364,30 +364,56 @@ class Scenarios:
         want(self.w.steps_of("cancelled")[-1] == step, "no checkpoint of step %d" % step)
         return "CANCELLED, checkpoint of the last step %d" % step
 
+    def rank_lost(self, number):
+        """A rank of the long job gets a signal; the job is requeued and continues."""
+        n_before = int(self.c.job(self.long)["Restarts"])
+        os.kill(self.ranks()[1], number)
+        start = time.monotonic()
+        self.wait_requeued(self.long, n_before + 1)
+        seconds = time.monotonic() - start
+        self.want_no_ranks()
+        text = self.output(self.long).split("launch: job")[-1]
+        want(re.search(r"watchdog: rank \d .*node n\d", text), "no word of the watchdog\n" + text)
+        want("launch: lost a rank or a node (time 1 of 3), back into" in text, text)
+        return "exit code 76 after %.0f s, %s" % (seconds, self.continues(self.long))
+
     def rank_killed(self):
         """SIGKILL to one rank of a job of train.sh
-        FAILED, not requeued, no rank is left
+        exit code 76, requeued, continues
         """
-        self.c.env["HIRL_SRUN"] = "--wait=5"
+        self.need_long()
+        return self.rank_lost(signal.SIGKILL)
+
+    def rank_stopped(self):
+        """SIGSTOP to one rank of a job of train.sh
+        exit code 76 within run%timeout, requeued, continues
+        """
+        self.need_long()
+        return self.rank_lost(signal.SIGSTOP)
+
+    def always_lost(self):
+        """a program that loses a rank before each checkpoint
+        requeued 3 times, then FAILED
+        """
+        self.c.env["HIRL_FAULT"] = "checkpoint_half:1"
         job = self.submit(
             "--nodes=2", "slurm/train.sh", "input/long.nml", "run%max_steps=0",
-            "run%output='killed'",
+            "run%output='always_lost'",
         )
-        del self.c.env["HIRL_SRUN"]
-        self.wait_steps(job, "killed")
-        os.kill(self.ranks()[1], signal.SIGKILL)
+        del self.c.env["HIRL_FAULT"]
+        for n in range(1, 4):
+            self.wait_requeued(job, n)
+            self.c.release(job)
         found = self.wait_state(job, "FAILED", timeout=60)
-        self.want_no_ranks()
-        want(found["Restarts"] == "0", "restarted %s times" % found["Restarts"])
-        return "FAILED, exit code %s" % found["ExitCode"].split(":")[0]
+        want(found["Restarts"] == "3", "restarted %s times" % found["Restarts"])
+        want(found["ExitCode"] == "76:0", "exit code %s" % found["ExitCode"])
+        want("got no further: not requeued" in self.output(job), self.output(job)[-2000:])
+        return "FAILED after 4 starts, exit code %s" % found["ExitCode"].split(":")[0]
 
     def rank_killed_by_hand(self):
         """SIGKILL to one rank under srun without options
-        the program's watchdog ends it, not with 0
+        the program's watchdog ends it with 76
         """
-        described = self.command("./hirl.x", "--describe", "run%timeout")
-        if described.code != 0:
-            raise Skipped("the program has no run%timeout")
         process = subprocess.Popen(
             [
                 "srun",
@@ -414,7 +440,7 @@ class Scenarios:
         finally:
             process.kill()
             process.wait()
-        want(code != 0, "srun ended with 0")
+        want(code == 76, "srun ended with %d" % code)
         self.want_no_ranks()
         return "exit code %d after %.0f s" % (code, time.monotonic() - start)
 
@@ -553,8 +579,8 @@ class Scenarios:
 
 ORDER = """
     srun srun_two_nodes srun_wrong_deck knn_eval bound sigterm preempted node_fails time_limit
-    finishes short_limit cancelled rank_killed rank_killed_by_hand daemon_killed pipeline
-    broken_pipeline array array_decks array_element
+    rank_killed rank_stopped finishes short_limit cancelled always_lost rank_killed_by_hand
+    daemon_killed pipeline broken_pipeline array array_decks array_element
 """.split()
 
 

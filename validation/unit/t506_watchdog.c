@@ -9,8 +9,8 @@
 
 static void test_calm(hirl_world_t *world) {
     const double timeout = 3.0;
-    NEED_OK(hirl_watchdog_start(world, timeout));
-    CHECK_OK(hirl_watchdog_start(world, timeout)); // it runs already
+    NEED_OK(hirl_watchdog_start(world, timeout, 76));
+    CHECK_OK(hirl_watchdog_start(world, timeout, 76)); // it runs already
     hirl_beat_phase("test");
     for (int64_t step = 0; step < 200; step++) {
         int32_t one = 1;
@@ -43,13 +43,15 @@ static void test_beat(void) {
 TEST_MAIN {
     hirl_world_t *world = NULL, *second = NULL;
     RUN(test_beat);
-    CHECK_FAILS(hirl_watchdog_start(NULL, 1), HIRL_ERR_ARG, "timeout");
+    CHECK_FAILS(hirl_watchdog_start(NULL, 1, 76), HIRL_ERR_ARG, "timeout");
     NEED_OK(hirl_world_create(NULL, NULL, &world));
-    CHECK_FAILS(hirl_watchdog_start(world, 0), HIRL_ERR_ARG, "timeout");
+    CHECK_FAILS(hirl_watchdog_start(world, 0, 76), HIRL_ERR_ARG, "timeout");
+    CHECK_FAILS(hirl_watchdog_start(world, 1, 0), HIRL_ERR_ARG, "exit code");
+    CHECK_FAILS(hirl_watchdog_start(world, 1, 128), HIRL_ERR_ARG, "exit code");
     test_calm(world);
     // Two at once, and an end while others are still at work.
     NEED_OK(hirl_world_create(NULL, NULL, &second));
-    NEED_OK(hirl_watchdog_start(second, 3.0));
+    NEED_OK(hirl_watchdog_start(second, 3.0, 76));
     hirl_world_destroy(&second);
     CHECK_OK(hirl_par_barrier(world));
     hirl_world_destroy(&world);
