@@ -77,7 +77,7 @@ EMULATED := build/release-emulated
 # Looked for only where something is compiled: the other targets work before `make deps` has run.
 
 OFFLINE_GOALS := check-layers check-format format configure deps deps-check demo check check-slurm bench fuzz \
-    clean distclean help
+    bundle clean distclean help
 GOALS := $(or $(MAKECMDGOALS),all)
 
 ifneq ($(filter-out $(OFFLINE_GOALS),$(GOALS)),)
@@ -153,7 +153,7 @@ NVCC_WARNINGS := -Xcompiler -Wall,-Wextra $(if $(call on,WERROR),-Werror all-war
 NVCC_COMPILE = $(NVCC) -std=c++17 -O3 -lineinfo $(if $(filter debug,$(TYPE)),-DHIRL_DEBUG=1) -ccbin $(CXX) \
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
     $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a) $(NVCC_WARNINGS) -Ikernels -I. -MD -MP
-EMULATION_FLAGS = $(filter-out -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wpedantic,$(HIRL_CFLAGS)) -std=c++17
+EMULATION_FLAGS = $(filter-out -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wpedantic,$(HIRL_CFLAGS)) -std=c++17 -Wno-unknown-pragmas
 EMULATION_COMPILE = $(CXX) $(EMULATION_FLAGS) -I$(EMULATION) -Ikernels -I. -Iinclude $(EXTERNAL) -MD -MP
 
 # ------------------------------------------------------------------------------------------ files
@@ -256,7 +256,10 @@ COMMIT = $(shell c=$$(git rev-parse --short=12 HEAD 2>/dev/null) || c=; \
     [ -z "$$c" ] || git diff --quiet HEAD -- src include Makefile || c="$$c with local changes"; echo "$${c:-unknown}")
 FAISS_VERSION = $(shell awk '/define FAISS_VERSION_(MAJOR|MINOR|PATCH)/ { v = v s $$3; s = "." } END { print v }' \
     $(FAISS_INCLUDE)/faiss/Index.h 2>/dev/null)
-BLAS_VERSION = $(BLAS_PC) $(shell pkg-config --modversion $(BLAS_PC) 2>/dev/null)
+# A bundle says in its config.mk what pkg-config would.
+BLAS_VERSION ?= $(BLAS_PC) $(shell pkg-config --modversion $(BLAS_PC) 2>/dev/null)
+TURBOJPEG_VERSION ?= $(shell pkg-config --modversion libturbojpeg 2>/dev/null)
+HWLOC_VERSION ?= $(shell pkg-config --modversion hwloc 2>/dev/null)
 
 # Lines of the build's facts about CUDA.
 ifneq ($(call on,CUDA),)
@@ -305,11 +308,11 @@ const char *hirl_build_info_text(void) {
            "dnnl = " DOTTED(DNNL_VERSION_MAJOR, DNNL_VERSION_MINOR, DNNL_VERSION_PATCH) "\n"
            "faiss = $(FAISS_VERSION)\n"
            "blas = $(strip $(BLAS_VERSION))\n"
-           "turbojpeg = $(shell pkg-config --modversion libturbojpeg 2>/dev/null)\n"
+           "turbojpeg = $(strip $(TURBOJPEG_VERSION))\n"
            "png = " PNG_LIBPNG_VER_STRING "\n"
            "zlib = " ZLIB_VERSION "\n"
            "xxhash = " DOTTED(XXH_VERSION_MAJOR, XXH_VERSION_MINOR, XXH_VERSION_RELEASE) "\n"
-           "hwloc = $(shell pkg-config --modversion hwloc 2>/dev/null)\n"
+           "hwloc = $(strip $(HWLOC_VERSION))\n"
            "cjson = " DOTTED(CJSON_VERSION_MAJOR, CJSON_VERSION_MINOR, CJSON_VERSION_PATCH) "\n"
 $(CUDA_INFO);
 }
@@ -398,6 +401,19 @@ $(FUZZ_PROGRAMS): $(FUZZ_BUILD)/%: validation/fuzz/%.c $(FUZZ_OBJECTS) $(SGEMM) 
 check-slurm: deps-check
 	@$(MAKE) all
 	@HIRL_X='$(abspath $(PROGRAM))' MPIRUN='$(MPIRUN)' $(PYTHON) validation/slurm/check_slurm.py $(search)
+
+## bundle         collect what a bare machine with CUDA lacks in build/bundle.tar.xz (validation/gpu/bundle.sh unpack there)
+BUNDLE_ARCHIVE ?= build/bundle.tar.xz
+bundle: deps
+	@$(DEPS_SH) packages bundle
+	@$(MAKE) CUDA= bundle-archive
+
+.PHONY: bundle bundle-archive
+bundle-archive: $(FAISS_C_LIB)
+	@CC='$(CC)' INCLUDES='$(EXTERNAL) -isystem$(FAISS_INCLUDE)' MPI_LIBS='$(MPI_LIBS)' HDF5_LIBS='$(HDF5_LIBS)' \
+	    DNNL_LIBS='$(DNNL_LIBS)' BLAS_LIBS='$(BLAS_LIBS)' BLAS_VERSION='$(strip $(BLAS_VERSION))' \
+	    FAISS_LIBS='$(FAISS_LIBS)' FAISS_C_LIB='$(FAISS_C_LIB)' OTHER_LIBS='$(OTHER_LIBS)' \
+	    validation/gpu/bundle.sh make $(BUNDLE_ARCHIVE)
 
 ## check-layers   includes point only backwards; each library and exit() stay where they belong
 check-layers:

@@ -52,13 +52,14 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     // means over the ranks' micro-batches: gradients are summed over ranks and micro-batches
     for (int i = 0; i < terms.n_losses; ++i)
         weight[i] = terms.loss_weight[i] / (float)(n_micro * hirl_world_size(s->world));
-    HIRL_TRY_GOTO(collect_terms(s, &terms, n_micro, result), status, done);
     if (request->after_forward)
         HIRL_TRY_GOTO(request->after_forward(request->watch_ctx, &terms, micro), status, done);
     // only the loss handles are needed from here on
     for (int i = 0; i < terms.n_embeddings; ++i) hirl_var_release(&terms.embedding[i]);
     terms.n_embeddings = 0;
-    status = hirl_tape_backward(s->tape, terms.loss, weight, terms.n_losses);
+    HIRL_TRY_GOTO(hirl_tape_backward(s->tape, terms.loss, weight, terms.n_losses), status, done);
+    // After the backward pass: reading a value waits for the device, which should have work meanwhile.
+    status = collect_terms(s, &terms, n_micro, result);
 done:
     hirl_terms_reset(&terms);
     if (status != HIRL_OK) hirl_tape_reset(s->tape);
