@@ -35,6 +35,10 @@ template <int N> __device__ __forceinline__ void store_winners(int32_t *to, cons
     }
 }
 
+__device__ __forceinline__ int clamped(int at, int size) {
+    return at < 0 ? 0 : at < size ? at : size - 1;
+}
+
 /// A pixel and the first of N channels, from the number of the group. I: an unsigned type that holds the number of groups.
 struct pixel {
     int64_t n;
@@ -50,9 +54,11 @@ struct pixel {
     }
 };
 
-/// KERNEL 0: as p says; else the loops are unrolled, so that a window's loads are under way together.
+/// KERNEL 0: as p says, one cell of the window after another; else all its loads are under way together. Cells in the padding are read
+/// as the nearest inside, which lies in the window as well: it comes no earlier and counts no more for being read twice.
 template <int N, int KERNEL, typename I, typename T>
 __global__ void max_pool(hirl_k_pool_t p, I n_groups, const T *x, T *y, int32_t *winner) {
+    constexpr int AT_ONCE = KERNEL ? KERNEL * KERNEL : 1;
     const I group = (I)blockIdx.x * THREADS + threadIdx.x;
     if (group >= n_groups) return;
     const pixel out(group, p.h_out, p.w_out, p.c, N);
@@ -61,25 +67,26 @@ __global__ void max_pool(hirl_k_pool_t p, I n_groups, const T *x, T *y, int32_t 
     const T *image = x + out.n * p.h * p.w * p.c + out.c;
     float best[N];
     int place[N];
+    for (int cell = 0, a = 0, b = 0; cell < kernel * kernel; cell += AT_ONCE) {
+        pack<T, N> value[AT_ONCE];
+        int at[AT_ONCE];
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-        best[i] = -INFINITY;
-        place[i] = -1;
-    }
+        for (int k = 0; k < AT_ONCE; ++k) {
+            at[k] = clamped(top + a, p.h) * p.w + clamped(left + b, p.w);
+            value[k] = *reinterpret_cast<const pack<T, N> *>(image + (int64_t)at[k] * p.c);
+            if (++b == kernel) {
+                b = 0;
+                ++a;
+            }
+        }
 #pragma unroll
-    for (int a = 0; a < kernel; ++a) {
-#pragma unroll
-        for (int b = 0; b < kernel; ++b) {
-            const int row = top + a, column = left + b;
-            if (row < 0 || row >= p.h || column < 0 || column >= p.w) continue;
-            const int at = row * p.w + column;
-            float v[N];
-            load_items(image + (int64_t)at * p.c, v);
+        for (int k = 0; k < AT_ONCE; ++k) {
 #pragma unroll
             for (int i = 0; i < N; ++i) {
-                if (place[i] < 0 || v[i] > best[i]) {
-                    best[i] = v[i];
-                    place[i] = at;
+                const float v = load(&value[k].item[i]);
+                if (cell + k == 0 || v > best[i]) {
+                    best[i] = v;
+                    place[i] = at[k];
                 }
             }
         }
