@@ -54,7 +54,7 @@ struct pixel {
     }
 };
 
-/// KERNEL 0: as p says, one cell of the window after another; else all its loads are under way together. Cells in the padding are read
+/// KERNEL 0: as p says, one cell of the window after another; else its loads need not wait for one another. Cells in the padding are read
 /// as the nearest inside, which lies in the window as well: it comes no earlier and counts no more for being read twice.
 template <int N, int KERNEL, typename I, typename T>
 __global__ void max_pool(hirl_k_pool_t p, I n_groups, const T *x, T *y, int32_t *winner) {
@@ -67,6 +67,11 @@ __global__ void max_pool(hirl_k_pool_t p, I n_groups, const T *x, T *y, int32_t 
     const T *image = x + out.n * p.h * p.w * p.c + out.c;
     float best[N];
     int place[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        best[i] = -INFINITY;
+        place[i] = -1;
+    }
     for (int cell = 0, a = 0, b = 0; cell < kernel * kernel; cell += AT_ONCE) {
         pack<T, N> value[AT_ONCE];
         int at[AT_ONCE];
@@ -84,7 +89,7 @@ __global__ void max_pool(hirl_k_pool_t p, I n_groups, const T *x, T *y, int32_t 
 #pragma unroll
             for (int i = 0; i < N; ++i) {
                 const float v = load(&value[k].item[i]);
-                if (cell + k == 0 || v > best[i]) {
+                if (place[i] < 0 || v > best[i]) {
                     best[i] = v;
                     place[i] = at[k];
                 }
