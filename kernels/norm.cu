@@ -211,8 +211,8 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(3, V, IS_PACKED))
     float sum[V], product[V], center[V];
 #pragma unroll
     for (int k = 0; k < V; ++k) sum[k] = product[k] = 0;
-    if (KIND == SUMS_BATCH && p.n > 0)
-        load_params<V>(c, mean + p.group * c.n_channels, p.column, 0, center);
+    load_params<V>(c, KIND == SUMS_BATCH && p.n > 0 ? mean + p.group * c.n_channels : nullptr,
+                   p.column, 0, center);
     int64_t at = (p.group * c.n_rows + p.row) * c.n_columns + p.column, row = p.row;
     const auto add = [&](const some_t &grad, const some_t &here, const some_t &out,
                          int64_t of_row) {
@@ -236,7 +236,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(3, V, IS_PACKED))
         for (int j = 0; j < AHEAD; ++j) {
             grad[j].fetch(dy + at + j * step);
             here[j].fetch(x + at + j * step);
-            if (y) out[j].fetch(y + at + j * step);
+            out[j].fetch_if(y != nullptr, y + at + j * step);
         }
 #pragma unroll
         for (int j = 0; j < AHEAD; ++j) add(grad[j], here[j], out[j], row + j * c.ty);
@@ -245,7 +245,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(3, V, IS_PACKED))
         some_t grad, here, out;
         grad.fetch(dy + at);
         here.fetch(x + at);
-        if (y) out.fetch(y + at);
+        out.fetch_if(y != nullptr, y + at);
         add(grad, here, out, row);
     }
 #pragma unroll
@@ -405,7 +405,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(4, V, IS_PACKED))
         for (int k = 0; k < V; ++k) {
             out[k] = fmaf(in[k] - center[k], scale[k], shift[k]);
             if (residual) out[k] += add[k];
-            if (has_relu) out[k] = out[k] > 0 ? out[k] : 0.0f;
+            if (has_relu) out[k] = out[k] <= 0 ? 0.0f : out[k]; // NaN stays
         }
         store_items<V, IS_PACKED>(y + to, out);
     };
@@ -415,7 +415,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(4, V, IS_PACKED))
 #pragma unroll
         for (int j = 0; j < AHEAD; ++j) {
             in[j].fetch(x + at + j * step);
-            if (residual) add[j].fetch(residual + at + j * step);
+            add[j].fetch_if(residual != nullptr, residual + at + j * step);
         }
 #pragma unroll
         for (int j = 0; j < AHEAD; ++j) finish(at + j * step, in[j], add[j]);
@@ -423,7 +423,7 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(4, V, IS_PACKED))
     for (; i < p.n; ++i, at += step) {
         some_t in, add;
         in.fetch(x + at);
-        if (residual) add.fetch(residual + at);
+        add.fetch_if(residual != nullptr, residual + at);
         finish(at, in, add);
     }
 }
@@ -448,14 +448,12 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(3, V, IS_PACKED))
         slope[k] = 1.0f / sqrtf(slope[k] + eps);
         scale[k] *= slope[k];
     }
-    if (has_stats) {
-        float product[V];
-        load_params<V>(c, mean + stat, p.column, 0, center);
-        load_params<V>(c, mean_dz + stat, p.column, 0, shift);
-        load_params<V>(c, mean_dz_xhat + stat, p.column, 0, product);
+    float product[V];
+    load_params<V>(c, has_stats ? mean + stat : nullptr, p.column, 0, center);
+    load_params<V>(c, has_stats ? mean_dz + stat : nullptr, p.column, 0, shift);
+    load_params<V>(c, has_stats ? mean_dz_xhat + stat : nullptr, p.column, 0, product);
 #pragma unroll
-        for (int k = 0; k < V; ++k) slope[k] *= product[k];
-    }
+    for (int k = 0; k < V; ++k) slope[k] *= product[k];
     const int64_t step = (int64_t)c.ty * c.n_columns;
     int64_t at = (p.group * c.n_rows + p.row) * c.n_columns + p.column;
     const auto finish = [&](int64_t to, const some_t &grad, const some_t &out, const some_t &in) {
@@ -476,8 +474,8 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(3, V, IS_PACKED))
 #pragma unroll
         for (int j = 0; j < AHEAD; ++j) {
             grad[j].fetch(dy + at + j * step);
-            if (y) out[j].fetch(y + at + j * step);
-            if (has_stats) in[j].fetch(x + at + j * step);
+            out[j].fetch_if(y != nullptr, y + at + j * step);
+            in[j].fetch_if(has_stats, x + at + j * step);
         }
 #pragma unroll
         for (int j = 0; j < AHEAD; ++j) finish(at + j * step, grad[j], out[j], in[j]);
@@ -485,8 +483,8 @@ static __global__ void __launch_bounds__(THREADS, blocks_of(3, V, IS_PACKED))
     for (; i < p.n; ++i, at += step) {
         some_t grad, out, in;
         grad.fetch(dy + at);
-        if (y) out.fetch(y + at);
-        if (has_stats) in.fetch(x + at);
+        out.fetch_if(y != nullptr, y + at);
+        in.fetch_if(has_stats, x + at);
         finish(at, grad, out, in);
     }
 }

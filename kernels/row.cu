@@ -18,6 +18,7 @@ template <int V, bool IS_PACKED, int ROW, int KEPT>
 static __global__ void __launch_bounds__(row_block(ROW))
     l2_normalize_rows(const float *x, int64_t n_rows, int n, float *y, float *norm) {
     __shared__ float scratch[33];
+    __shared__ double wide_scratch[33];
     const int64_t row = own_row<ROW>(n_rows);
     if (row < 0) return;
     row_part<float, ROW, V, IS_PACKED, KEPT> in(x + row * n, n);
@@ -27,7 +28,18 @@ static __global__ void __launch_bounds__(row_block(ROW))
 #pragma unroll
         for (int k = 0; k < V; ++k) sum = fmaf(v[k], v[k], sum);
     });
-    const float root = sqrtf(row_sum<ROW>(sum, scratch));
+    sum = row_sum<ROW>(sum, scratch);
+    float root = sqrtf(sum);
+    if (!(sum < INFINITY)) { // squares that are no floats: once more, in double
+        double wide = 0;
+        each_pack<ROW, V, 0>(n, [&](int, int column) {
+            for (int k = 0; k < V; ++k) {
+                const double v = x[row * n + column + k];
+                wide += v * v;
+            }
+        });
+        root = (float)sqrt(row_sum<ROW>(wide, wide_scratch));
+    }
     const float length = root < SMALLEST_NORM ? SMALLEST_NORM : root; // NaN stays
     const float inv = 1.0f / length;
     each_pack<ROW, V, KEPT>(n, [&](int p, int column) {
@@ -132,13 +144,12 @@ static __global__ void __launch_bounds__(row_block(ROW))
         top = s.top;
         sum = s.sum;
     }
-    const float inv = 1.0f / sum;
     each_pack<ROW, V, KEPT>(n, [&](int p, int column) {
         const float(&v)[V] = in.at(p, column);
         float out[V];
 #pragma unroll
         for (int k = 0; k < V; ++k)
-            out[k] = (KEPT > 0 ? v[k] : expf(fmaf(scale, v[k], -top))) * inv;
+            out[k] = (KEPT > 0 ? v[k] : expf(fmaf(scale, v[k], -top))) / sum;
         store_items<V, IS_PACKED>(y + row * n + column, out);
     });
 }

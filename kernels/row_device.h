@@ -24,6 +24,15 @@ template <typename T, int N, bool IS_PACKED> struct neighbours {
             for (int i = 0; i < N; ++i) raw.item[i] = x[i];
         }
     }
+    /// Zeros where there is nothing to fetch.
+    __device__ __forceinline__ void fetch_if(bool is_there, const T *x) {
+        if (is_there) {
+            fetch(x);
+        } else {
+#pragma unroll
+            for (int i = 0; i < N; ++i) store(&raw.item[i], 0);
+        }
+    }
     __device__ __forceinline__ float operator[](int i) const { return load(&raw.item[i]); }
 };
 

@@ -18,8 +18,7 @@ hirl_status_t hirl_cross_entropy_cuda(hirl_backend_t *be, const hirl_tensor_t *l
     HIRL_TRY_CUDA_GOTO(hirl_k_cross_entropy(ctx->stream, hirl_tensor_f32(logits), scale,
                                             hirl_tensor_data(target), n_rows, logits->shape.dim[1],
                                             scratch, hirl_tensor_f32(loss), hirl_tensor_f32(lse),
-                                            correct ? hirl_tensor_f32(correct) : NULL,
-                                            ctx->fault),
+                                            correct ? hirl_tensor_f32(correct) : NULL, ctx->fault),
                        status, done);
 done:
     hirl_cuda_scratch_free(ctx, bytes, scratch);
