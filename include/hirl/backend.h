@@ -161,6 +161,14 @@ hirl_status_t hirl_op_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t 
                                         const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx,
                                         hirl_tensor_t *dresidual);
 
+/// Statistics of a group from those of its equal parts, parts f32 [n_parts, 2, C] (a part's means, then its variances): mean [1, C] = average of the
+/// means, var [1, C] = average of var + (part's mean - mean)^2; in double, in the order of the parts (Chan, Golub and LeVeque 1983).
+hirl_status_t hirl_op_bn_combine(hirl_backend_t *be, const hirl_tensor_t *parts,
+                                 hirl_tensor_t *mean, hirl_tensor_t *var);
+/// y [C] = keep y + scale * sum over the rows of x [R, C], in the order of the rows; keep = 0 overwrites y. y must be given.
+hirl_status_t hirl_op_fold_rows(hirl_backend_t *be, float scale, const hirl_tensor_t *x, float keep,
+                               hirl_tensor_t *y);
+
 // ---------------------------------------------------------------------------------------------- matrices, activations
 
 typedef enum hirl_act {

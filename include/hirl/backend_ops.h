@@ -126,6 +126,11 @@ struct hirl_backend_ops {
                                        const hirl_tensor_t *mean_dz_xhat, hirl_tensor_t *dx,
                                        hirl_tensor_t *dresidual); // dresidual may be NULL
 
+    hirl_status_t (*bn_combine)(hirl_backend_t *be, const hirl_tensor_t *parts, hirl_tensor_t *mean,
+                                hirl_tensor_t *var);
+    hirl_status_t (*fold_rows)(hirl_backend_t *be, float scale, const hirl_tensor_t *x, float keep,
+                              hirl_tensor_t *y);
+
     hirl_status_t (*gemm)(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
                           const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
                           hirl_tensor_t *c); // beta 0: c may hold anything, NaN too

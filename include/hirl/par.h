@@ -124,6 +124,14 @@ void hirl_par_device_destroy(hirl_par_device_t **device);
 hirl_status_t hirl_par_device_all_reduce_begin(hirl_par_device_t *device, float *d_data, int64_t n);
 /// Later work of the backend's stream waits for all that was begun. Errors: a failure that NCCL found meanwhile.
 hirl_status_t hirl_par_device_all_reduce_end(hirl_par_device_t *device);
+/// Begin and end at once.
+hirl_status_t hirl_par_device_all_reduce(hirl_par_device_t *device, float *d_data, int64_t n);
+/// Every rank gives d_in [n]; d_out holds [size, n] in rank order.
+hirl_status_t hirl_par_device_all_gather(hirl_par_device_t *device, const float *d_in, int64_t n,
+                                         float *d_out);
+/// The ranks of `group` (a split of the device's world; HIRL_BORROW), on the same streams as `device`, which must outlive it.
+hirl_status_t hirl_par_device_split(hirl_par_device_t *device, hirl_world_t *group,
+                                    hirl_par_device_t **group_p);
 
 /// Memory shared by the ranks of a node: `bytes` visible to all node-local ranks at *ptr_p
 /// (zeroed). Collective on the node.

@@ -19,6 +19,8 @@ typedef struct hirl_var hirl_var_t;
 
 /// backend and world are HIRL_BORROW.
 hirl_status_t hirl_tape_create(hirl_backend_t *backend, hirl_world_t *world, hirl_tape_t **tape_p);
+/// From here on, operations that need other ranks' values use `device` (HIRL_BORROW; NULL: MPI, by way of the host).
+void hirl_tape_set_device(hirl_tape_t *tape, hirl_par_device_t *device);
 void hirl_tape_destroy(hirl_tape_t **tape);
 hirl_backend_t *hirl_tape_backend_view(hirl_tape_t *tape);
 hirl_world_t *hirl_tape_world_view(hirl_tape_t *tape);

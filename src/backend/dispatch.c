@@ -584,6 +584,28 @@ hirl_status_t hirl_op_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t 
         dresidual);
 }
 
+hirl_status_t hirl_op_bn_combine(hirl_backend_t *be, const hirl_tensor_t *parts,
+                                 hirl_tensor_t *mean, hirl_tensor_t *var) {
+    BEGIN(bn_combine);
+    TAKE_PLAIN(parts, F32, 3);
+    NEED(parts->shape.dim[1] == 2, "bn_combine: parts is %s, want [n_parts, 2, C]",
+         text_of(&call, parts));
+    GIVE(mean, hirl_shape_2(1, parts->shape.dim[2]), HIRL_F32);
+    GIVE(var, hirl_shape_2(1, parts->shape.dim[2]), HIRL_F32);
+    RUN(bn_combine, parts, mean, var);
+}
+
+hirl_status_t hirl_op_fold_rows(hirl_backend_t *be, float scale, const hirl_tensor_t *x, float keep,
+                                hirl_tensor_t *y) {
+    BEGIN(fold_rows);
+    NEED_FINITE(scale);
+    NEED_FINITE(keep);
+    TAKE_PLAIN(x, F32, MATRIX);
+    NEED(hirl_tensor_is_set(y), "fold_rows: y must be given");
+    TAKE_VECTOR(y, x->shape.dim[1]);
+    RUN(fold_rows, scale, x, keep, y);
+}
+
 // ---------------------------------------------------------------------------------------------- matrices, activations
 
 hirl_status_t hirl_op_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,

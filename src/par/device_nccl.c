@@ -11,9 +11,9 @@
 struct hirl_par_device {
     hirl_world_t *world; // HIRL_BORROW
     ncclComm_t comm;
-    cudaStream_t compute, stream; // HIRL_BORROW; own
+    cudaStream_t compute, stream; // HIRL_BORROW; own, or that of the device it was split from
     cudaEvent_t is_ready, is_done;
-    bool is_under_way;
+    bool is_under_way, is_split;
 };
 
 static hirl_status_t fail_cuda(cudaError_t code, const char *what) {
@@ -71,6 +71,12 @@ static hirl_status_t connect(hirl_par_device_t *device) {
     return settle(device, "ncclCommInitRankConfig");
 }
 
+static hirl_status_t events_make(hirl_par_device_t *device) {
+    TRY_CUDA(cudaEventCreateWithFlags(&device->is_ready, cudaEventDisableTiming));
+    TRY_CUDA(cudaEventCreateWithFlags(&device->is_done, cudaEventDisableTiming));
+    return HIRL_OK;
+}
+
 hirl_status_t hirl_par_device_create(hirl_world_t *world, void *stream,
                                      hirl_par_device_t **device_p) {
     hirl_par_device_t *device = NULL;
@@ -83,11 +89,8 @@ hirl_status_t hirl_par_device_create(hirl_world_t *world, void *stream,
     // Before kernels of the backward pass: the last bucket's sum is what the step waits for.
     if (code == cudaSuccess)
         code = cudaStreamCreateWithPriority(&device->stream, cudaStreamNonBlocking, greatest);
-    if (code == cudaSuccess)
-        code = cudaEventCreateWithFlags(&device->is_ready, cudaEventDisableTiming);
-    if (code == cudaSuccess)
-        code = cudaEventCreateWithFlags(&device->is_done, cudaEventDisableTiming);
     hirl_status_t status = code == cudaSuccess ? HIRL_OK : fail_cuda(code, "a stream for NCCL");
+    if (status == HIRL_OK) status = events_make(device);
     if (status == HIRL_OK) status = connect(device);
     if (status != HIRL_OK) {
         hirl_par_device_destroy(&device);
@@ -105,16 +108,57 @@ void hirl_par_device_destroy(hirl_par_device_t **device_p) {
     if (device->comm) (void)ncclCommAbort(device->comm);
     if (device->is_ready) (void)cudaEventDestroy(device->is_ready);
     if (device->is_done) (void)cudaEventDestroy(device->is_done);
-    if (device->stream) (void)cudaStreamDestroy(device->stream);
+    if (device->stream && !device->is_split) (void)cudaStreamDestroy(device->stream);
     hirl_mem_free(device);
+}
+
+hirl_status_t hirl_par_device_split(hirl_par_device_t *device, hirl_world_t *group,
+                                    hirl_par_device_t **group_p) {
+    hirl_par_device_t *split = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &split));
+    split->world = group;
+    split->compute = device->compute;
+    split->stream = device->stream;
+    split->is_split = true;
+    const int color = device->world->rank / group->size;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    hirl_status_t status = events_make(split);
+    if (status == HIRL_OK) {
+        const ncclResult_t code =
+            ncclCommSplit(device->comm, color, device->world->rank, &split->comm, &config);
+        if (code != ncclSuccess && code != ncclInProgress)
+            status = fail_nccl(device, code, "ncclCommSplit");
+    }
+    // The new communicator exists when the old one has done its part.
+    if (status == HIRL_OK) status = settle(device, "ncclCommSplit");
+    if (status == HIRL_OK) status = settle(split, "ncclCommSplit");
+    if (status != HIRL_OK) {
+        hirl_par_device_destroy(&split);
+        return status;
+    }
+    *group_p = split;
+    return HIRL_OK;
+}
+
+/// What is asked for next on the own stream comes after all that is now on the backend's.
+static hirl_status_t follow_backend(hirl_par_device_t *device) {
+    TRY_CUDA(cudaEventRecord(device->is_ready, device->compute));
+    TRY_CUDA(cudaStreamWaitEvent(device->stream, device->is_ready, 0));
+    return HIRL_OK;
+}
+
+static hirl_status_t backend_follows(hirl_par_device_t *device) {
+    TRY_CUDA(cudaEventRecord(device->is_done, device->stream));
+    TRY_CUDA(cudaStreamWaitEvent(device->compute, device->is_done, 0));
+    return HIRL_OK;
 }
 
 hirl_status_t hirl_par_device_all_reduce_begin(hirl_par_device_t *device, float *d_data,
                                                int64_t n) {
     HIRL_REQUIRE(device && d_data && n >= 0, HIRL_ERR_ARG, "NCCL all-reduce: %s of %lld items",
                  d_data ? "a sum" : "no memory", (long long)n);
-    TRY_CUDA(cudaEventRecord(device->is_ready, device->compute));
-    TRY_CUDA(cudaStreamWaitEvent(device->stream, device->is_ready, 0));
+    HIRL_TRY(follow_backend(device));
     TRY_NCCL(device, ncclAllReduce(d_data, d_data, (size_t)n, ncclFloat32, ncclSum, device->comm,
                                    device->stream));
     device->is_under_way = true;
@@ -124,7 +168,22 @@ hirl_status_t hirl_par_device_all_reduce_begin(hirl_par_device_t *device, float 
 hirl_status_t hirl_par_device_all_reduce_end(hirl_par_device_t *device) {
     if (!device->is_under_way) return settle(device, "ncclAllReduce");
     device->is_under_way = false;
-    TRY_CUDA(cudaEventRecord(device->is_done, device->stream));
-    TRY_CUDA(cudaStreamWaitEvent(device->compute, device->is_done, 0));
+    HIRL_TRY(backend_follows(device));
     return settle(device, "ncclAllReduce");
+}
+
+hirl_status_t hirl_par_device_all_reduce(hirl_par_device_t *device, float *d_data, int64_t n) {
+    HIRL_TRY(hirl_par_device_all_reduce_begin(device, d_data, n));
+    return hirl_par_device_all_reduce_end(device);
+}
+
+hirl_status_t hirl_par_device_all_gather(hirl_par_device_t *device, const float *d_in, int64_t n,
+                                         float *d_out) {
+    HIRL_REQUIRE(device && d_in && d_out && n >= 0, HIRL_ERR_ARG,
+                 "NCCL all-gather: no memory, or %lld items", (long long)n);
+    HIRL_TRY(follow_backend(device));
+    TRY_NCCL(device,
+             ncclAllGather(d_in, d_out, (size_t)n, ncclFloat32, device->comm, device->stream));
+    HIRL_TRY(settle(device, "ncclAllGather"));
+    return backend_follows(device);
 }

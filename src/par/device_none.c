@@ -25,3 +25,20 @@ hirl_status_t hirl_par_device_all_reduce_end(hirl_par_device_t *device) {
     (void)device;
     return fail();
 }
+
+hirl_status_t hirl_par_device_all_reduce(hirl_par_device_t *device, float *d_data, int64_t n) {
+    (void)device, (void)d_data, (void)n;
+    return fail();
+}
+
+hirl_status_t hirl_par_device_all_gather(hirl_par_device_t *device, const float *d_in, int64_t n,
+                                         float *d_out) {
+    (void)device, (void)d_in, (void)n, (void)d_out;
+    return fail();
+}
+
+hirl_status_t hirl_par_device_split(hirl_par_device_t *device, hirl_world_t *group,
+                                    hirl_par_device_t **group_p) {
+    (void)device, (void)group, (void)group_p;
+    return fail();
+}

@@ -16,6 +16,8 @@ hirl_status_t hirl_tape_create(hirl_backend_t *backend, hirl_world_t *world, hir
     return HIRL_OK;
 }
 
+void hirl_tape_set_device(hirl_tape_t *tape, hirl_par_device_t *device) { tape->device = device; }
+
 static void node_reset(node_t *node) {
     for (int i = 0; i < NODE_SAVED; ++i) hirl_tensor_reset(&node->saved[i]);
 }
@@ -58,6 +60,7 @@ void hirl_tape_destroy(hirl_tape_t **tape) {
         hirl_mem_free(t->free_vars);
         t->free_vars = next;
     }
+    hirl_par_device_destroy(&t->bn_device);
     hirl_world_destroy(&t->bn_world);
     hirl_mem_free(t->nodes);
     hirl_mem_free(t);

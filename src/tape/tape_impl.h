@@ -64,6 +64,8 @@ struct hirl_tape {
     // ranks that share a batch-norm group, made on first use
     hirl_world_t *bn_world;
     int64_t bn_world_ranks;
+    hirl_par_device_t *device;    // HIRL_BORROW; NULL: MPI
+    hirl_par_device_t *bn_device; // of bn_world
 };
 
 static inline bool var_wants_grad(const hirl_var_t *var) {

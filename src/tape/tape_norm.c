@@ -26,74 +26,96 @@ static hirl_status_t bn_geometry(hirl_tape_t *tape, int64_t n_local, int64_t gro
                  (long long)group, (long long)n_local, (long long)size);
     *n_groups_p = 1;
     *n_ranks_p = group / n_local;
-    if (tape->bn_world && tape->bn_world_ranks != *n_ranks_p) hirl_world_destroy(&tape->bn_world);
+    if (tape->bn_world && tape->bn_world_ranks != *n_ranks_p) {
+        hirl_par_device_destroy(&tape->bn_device);
+        hirl_world_destroy(&tape->bn_world);
+    }
     if (!tape->bn_world) {
         HIRL_TRY(hirl_world_split(tape->world, (int)*n_ranks_p, &tape->bn_world));
         tape->bn_world_ranks = *n_ranks_p;
     }
+    if (tape->device && !tape->bn_device)
+        HIRL_TRY(hirl_par_device_split(tape->device, tape->bn_world, &tape->bn_device));
     return HIRL_OK;
 }
 
-// Combines this rank's mean and var [1, C] with those of the other ranks of the group.
-static hirl_status_t bn_combine(hirl_tape_t *tape, int64_t n_ranks, hirl_tensor_t *mean,
-                                hirl_tensor_t *var) {
-    int64_t c = hirl_tensor_count(mean);
-    float *all = NULL;
-    hirl_status_t status = HIRL_ALLOC(HIRL_MEM_WORKSPACE, (n_ranks + 1) * 2 * c, &all);
-    if (status != HIRL_OK) return status;
-    float *mine = all + n_ranks * 2 * c;
-    HIRL_TRY_GOTO(hirl_backend_download(tape->backend, mean, mine), status, done);
-    HIRL_TRY_GOTO(hirl_backend_download(tape->backend, var, mine + c), status, done);
-    HIRL_TRY_GOTO(hirl_par_all_gather(tape->bn_world, mine, 2 * c, HIRL_PAR_F32, all), status,
+// ---------------------------------------------------------------------------------------------- ranks of a group
+
+// Where tensors lie in host memory they go through MPI as they are, on devices through NCCL, and without it by way of the host.
+static bool is_on_host(const hirl_tape_t *tape) {
+    return hirl_backend_allocator_view(tape->backend)->space != HIRL_SPACE_DEVICE;
+}
+
+// all [n_ranks, ...] from each rank's x [...].
+static hirl_status_t gather_ranks(hirl_tape_t *tape, const hirl_tensor_t *x, hirl_tensor_t *all) {
+    const int64_t n = hirl_tensor_count(x), n_all = hirl_tensor_count(all);
+    if (is_on_host(tape))
+        return hirl_par_all_gather(tape->bn_world, hirl_tensor_f32(x), n, HIRL_PAR_F32,
+                                   hirl_tensor_f32(all));
+    if (tape->bn_device)
+        return hirl_par_device_all_gather(tape->bn_device, hirl_tensor_f32(x), n,
+                                          hirl_tensor_f32(all));
+    float *host = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, n + n_all, &host));
+    hirl_status_t status = hirl_backend_download(tape->backend, x, host);
+    if (status == HIRL_OK)
+        status = hirl_par_all_gather(tape->bn_world, host, n, HIRL_PAR_F32, host + n);
+    if (status == HIRL_OK) status = hirl_backend_upload(tape->backend, host + n, all);
+    hirl_mem_free(host);
+    return status;
+}
+
+// Sums x over the ranks, in place.
+static hirl_status_t sum_ranks(hirl_tape_t *tape, hirl_tensor_t *x) {
+    const int64_t n = hirl_tensor_count(x);
+    if (is_on_host(tape))
+        return hirl_par_all_reduce(tape->bn_world, hirl_tensor_f32(x), n, HIRL_PAR_F32,
+                                   HIRL_PAR_SUM);
+    if (tape->bn_device) return hirl_par_device_all_reduce(tape->bn_device, hirl_tensor_f32(x), n);
+    float *host = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, n, &host));
+    hirl_status_t status = hirl_backend_download(tape->backend, x, host);
+    if (status == HIRL_OK)
+        status = hirl_par_all_reduce(tape->bn_world, host, n, HIRL_PAR_F32, HIRL_PAR_SUM);
+    if (status == HIRL_OK) status = hirl_backend_upload(tape->backend, host, x);
+    hirl_mem_free(host);
+    return status;
+}
+
+// Two vectors [1, C] as one tensor [2, C], so that they travel together, and the views of its halves.
+typedef struct twins {
+    hirl_tensor_t both, half[2];
+} twins_t;
+
+static hirl_status_t twins_make(hirl_backend_t *be, int64_t n_channels, twins_t *twins) {
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_2(2, n_channels), HIRL_F32, &twins->both));
+    for (int i = 0; i < 2; ++i) HIRL_TRY(hirl_tensor_rows(&twins->both, i, 1, &twins->half[i]));
+    return HIRL_OK;
+}
+
+static void twins_reset(twins_t *twins) {
+    for (int i = 0; i < 2; ++i) hirl_tensor_reset(&twins->half[i]);
+    hirl_tensor_reset(&twins->both);
+}
+
+// Mean and variance [1, C] of a group of ranks from x, this rank's part of it.
+static hirl_status_t bn_stats_ranks(hirl_tape_t *tape, const hirl_tensor_t *x, int64_t n_ranks,
+                                    hirl_tensor_t *mean, hirl_tensor_t *var) {
+    const int64_t c = x->shape.dim[x->shape.n_axes - 1];
+    twins_t mine = {0};
+    hirl_tensor_t parts = {0};
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(twins_make(tape->backend, c, &mine), status, done);
+    HIRL_TRY_GOTO(hirl_op_bn_stats(tape->backend, x, 1, &mine.half[0], &mine.half[1]), status,
                   done);
-    for (int64_t i = 0; i < c; ++i) {
-        double m = 0, v = 0;
-        for (int64_t r = 0; r < n_ranks; ++r) m += all[r * 2 * c + i];
-        m /= (double)n_ranks;
-        for (int64_t r = 0; r < n_ranks; ++r) {
-            double d = all[r * 2 * c + i] - m;
-            v += all[r * 2 * c + c + i] + d * d;
-        }
-        mine[i] = (float)m;
-        mine[c + i] = (float)(v / (double)n_ranks);
-    }
-    HIRL_TRY_GOTO(hirl_backend_upload(tape->backend, mine, mean), status, done);
-    HIRL_TRY_GOTO(hirl_backend_upload(tape->backend, mine + c, var), status, done);
-done:
-    hirl_mem_free(all);
-    return status;
-}
-
-// Sums two vectors [1, C] over the ranks of the group, in place.
-static hirl_status_t bn_sum_ranks(hirl_tape_t *tape, hirl_tensor_t *a, hirl_tensor_t *b) {
-    int64_t c = hirl_tensor_count(a);
-    float *both = NULL;
-    hirl_status_t status = HIRL_ALLOC(HIRL_MEM_WORKSPACE, 2 * c, &both);
-    if (status != HIRL_OK) return status;
-    HIRL_TRY_GOTO(hirl_backend_download(tape->backend, a, both), status, done);
-    HIRL_TRY_GOTO(hirl_backend_download(tape->backend, b, both + c), status, done);
-    HIRL_TRY_GOTO(hirl_par_all_reduce(tape->bn_world, both, 2 * c, HIRL_PAR_F32, HIRL_PAR_SUM),
+    HIRL_TRY_GOTO(hirl_backend_tensor(tape->backend, hirl_shape_3(n_ranks, 2, c), HIRL_F32, &parts),
                   status, done);
-    HIRL_TRY_GOTO(hirl_backend_upload(tape->backend, both, a), status, done);
-    HIRL_TRY_GOTO(hirl_backend_upload(tape->backend, both + c, b), status, done);
+    HIRL_TRY_GOTO(gather_ranks(tape, &mine.both, &parts), status, done);
+    status = hirl_op_bn_combine(tape->backend, &parts, mean, var);
 done:
-    hirl_mem_free(both);
+    twins_reset(&mine);
+    hirl_tensor_reset(&parts);
     return status;
-}
-
-// y [C] = keep y + scale * sum over the rows of stat [n_groups, C]
-static hirl_status_t sum_groups(hirl_backend_t *be, const hirl_tensor_t *stat, float scale,
-                                float keep, hirl_tensor_t *y) {
-    for (int64_t g = 0; g < stat->shape.dim[0]; ++g) {
-        hirl_tensor_t row = {0}, flat = {0};
-        HIRL_TRY(hirl_tensor_rows(stat, g, 1, &row));
-        hirl_status_t status = hirl_tensor_reshape(&row, y->shape, &flat);
-        if (status == HIRL_OK) status = hirl_op_axpby(be, scale, &flat, g == 0 ? keep : 1.0f, y);
-        hirl_tensor_reset(&flat);
-        hirl_tensor_reset(&row);
-        HIRL_TRY(status);
-    }
-    return HIRL_OK;
 }
 
 // ---------------------------------------------------------------------------------------------- batch norm
@@ -106,21 +128,27 @@ static hirl_status_t batch_norm_backward(hirl_tape_t *tape, node_t *node, const 
     const hirl_tensor_t *gamma = hirl_tensor_is_set(&s[4]) ? &s[4] : NULL;
     hirl_var_t *dgamma = node->in[1], *dbeta = node->in[2];
     hirl_tensor_t sum_dz = {0}, sum_dz_xhat = {0}, dx = {0}, dresidual = {0};
+    twins_t twins = {0};
     hirl_status_t status = HIRL_OK;
+    if (node->u.bn.n_ranks > 1) { // the two sums go to the other ranks together
+        HIRL_TRY_GOTO(twins_make(be, s[2].shape.dim[1], &twins), status, done);
+        sum_dz = hirl_tensor_retain(&twins.half[0]);
+        sum_dz_xhat = hirl_tensor_retain(&twins.half[1]);
+    }
     HIRL_TRY_GOTO(hirl_op_bn_backward_sums(be, dy, y, &s[0], node->u.bn.n_groups, &s[2], &s[3],
                                            node->u.bn.eps, &sum_dz, &sum_dz_xhat),
                   status, done);
     if (dgamma)
-        HIRL_TRY_GOTO(sum_groups(be, &sum_dz_xhat, 1.0f,
-                                 leaf_begin_contribution(dgamma) ? 1.0f : 0.0f, &dgamma->grad),
+        HIRL_TRY_GOTO(hirl_op_fold_rows(be, 1.0f, &sum_dz_xhat,
+                                        leaf_begin_contribution(dgamma) ? 1.0f : 0.0f,
+                                        &dgamma->grad),
                       status, done);
     if (dbeta)
-        HIRL_TRY_GOTO(sum_groups(be, &sum_dz, 1.0f, leaf_begin_contribution(dbeta) ? 1.0f : 0.0f,
-                                 &dbeta->grad),
+        HIRL_TRY_GOTO(hirl_op_fold_rows(be, 1.0f, &sum_dz,
+                                        leaf_begin_contribution(dbeta) ? 1.0f : 0.0f, &dbeta->grad),
                       status, done);
     if (node->u.bn.is_training) {
-        if (node->u.bn.n_ranks > 1)
-            HIRL_TRY_GOTO(bn_sum_ranks(tape, &sum_dz, &sum_dz_xhat), status, done);
+        if (node->u.bn.n_ranks > 1) HIRL_TRY_GOTO(sum_ranks(tape, &twins.both), status, done);
         float inv = (float)(1.0 / node->u.bn.count);
         HIRL_TRY_GOTO(hirl_op_axpby(be, inv, &sum_dz, 0.0f, &sum_dz), status, done);
         HIRL_TRY_GOTO(hirl_op_axpby(be, inv, &sum_dz_xhat, 0.0f, &sum_dz_xhat), status, done);
@@ -137,6 +165,7 @@ static hirl_status_t batch_norm_backward(hirl_tape_t *tape, node_t *node, const 
             HIRL_TRY_GOTO(input_add_grad(node->in[3], &dresidual, false), status, done);
     }
 done:
+    twins_reset(&twins);
     hirl_tensor_reset(&sum_dz);
     hirl_tensor_reset(&sum_dz_xhat);
     hirl_tensor_reset(&dx);
@@ -160,14 +189,16 @@ hirl_status_t hirl_tape_batch_norm(hirl_tape_t *tape, const hirl_bn_args_t *args
         HIRL_REQUIRE(
             count > 1, HIRL_ERR_ARG,
             "batch norm: more than one value per channel is needed in training; got groups of one");
-        HIRL_TRY(hirl_op_bn_stats(be, &x->value, n_groups, &mean, &var));
-        if (n_ranks > 1) HIRL_TRY_GOTO(bn_combine(tape, n_ranks, &mean, &var), status, done);
+        if (n_ranks > 1)
+            HIRL_TRY(bn_stats_ranks(tape, &x->value, n_ranks, &mean, &var));
+        else
+            HIRL_TRY(hirl_op_bn_stats(be, &x->value, n_groups, &mean, &var));
         float m = args->momentum, share = m / (float)n_groups;
         hirl_tensor_t running_mean = args->running_mean, running_var = args->running_var;
-        HIRL_TRY_GOTO(sum_groups(be, &mean, share, 1.0f - m, &running_mean), status, done);
-        HIRL_TRY_GOTO(
-            sum_groups(be, &var, (float)(share * count / (count - 1)), 1.0f - m, &running_var),
-            status, done);
+        HIRL_TRY_GOTO(hirl_op_fold_rows(be, share, &mean, 1.0f - m, &running_mean), status, done);
+        HIRL_TRY_GOTO(hirl_op_fold_rows(be, (float)(share * count / (count - 1)), &var, 1.0f - m,
+                                        &running_var),
+                      status, done);
     } else {
         HIRL_TRY(hirl_tensor_reshape(&args->running_mean, hirl_shape_2(1, c), &mean));
         HIRL_TRY_GOTO(hirl_tensor_reshape(&args->running_var, hirl_shape_2(1, c), &var), status,

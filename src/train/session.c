@@ -43,7 +43,9 @@ static hirl_status_t connect_devices(hirl_session_t *s) {
     void *stream = hirl_backend_stream_view(s->backend);
     // NCCL takes no two ranks on one device: their gradients go through host memory.
     if (!stream || hirl_world_size(s->world) == 1 || s->run->allow_gpu_sharing) return HIRL_OK;
-    return hirl_par_agree(s->world, hirl_par_device_create(s->world, stream, &s->device));
+    HIRL_TRY(hirl_par_agree(s->world, hirl_par_device_create(s->world, stream, &s->device)));
+    hirl_tape_set_device(s->tape, s->device);
+    return HIRL_OK;
 }
 
 // Collective; all ranks get the same outcome.

@@ -182,6 +182,8 @@ CPU_OP(global_avg_pool, const hirl_tensor_t *x, hirl_tensor_t *y);
 CPU_OP(global_avg_pool_backward, const hirl_tensor_t *dy, const hirl_tensor_t *like,
        hirl_tensor_t *dx);
 
+CPU_OP(bn_combine, const hirl_tensor_t *parts, hirl_tensor_t *mean, hirl_tensor_t *var);
+CPU_OP(fold_rows, float scale, const hirl_tensor_t *x, float keep, hirl_tensor_t *y);
 CPU_OP(bn_stats, const hirl_tensor_t *x, int64_t n_groups, hirl_tensor_t *mean, hirl_tensor_t *var);
 CPU_OP(bn_apply, const hirl_tensor_t *x, int64_t n_groups, const hirl_tensor_t *mean,
        const hirl_tensor_t *var, float eps, const hirl_tensor_t *gamma, const hirl_tensor_t *beta,

@@ -693,3 +693,41 @@ done:
     hirl_tensor_reset(&output);
     return status;
 }
+
+// ---------------------------------------------------------------------------------------------- statistics of groups
+
+// Some kB: one thread.
+hirl_status_t hirl_bn_combine_cpu(hirl_backend_t *be, const hirl_tensor_t *parts,
+                                  hirl_tensor_t *mean, hirl_tensor_t *var) {
+    (void)be;
+    const int64_t n_parts = parts->shape.dim[0], n_channels = parts->shape.dim[2];
+    const float *part = hirl_tensor_f32(parts);
+    float *m = hirl_tensor_f32(mean), *v = hirl_tensor_f32(var);
+    for (int64_t c = 0; c < n_channels; ++c) {
+        double center = 0, spread = 0;
+        for (int64_t p = 0; p < n_parts; ++p) center += (double)part[2 * p * n_channels + c];
+        center /= (double)n_parts;
+        for (int64_t p = 0; p < n_parts; ++p) {
+            const double d = (double)part[2 * p * n_channels + c] - center;
+            spread += (double)part[(2 * p + 1) * n_channels + c] + d * d;
+        }
+        m[c] = (float)center;
+        v[c] = (float)(spread / (double)n_parts);
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_fold_rows_cpu(hirl_backend_t *be, float scale, const hirl_tensor_t *x,
+                                 float keep, hirl_tensor_t *y) {
+    (void)be;
+    const int64_t n_rows = x->shape.dim[0], n_columns = x->shape.dim[1];
+    const float *row = hirl_tensor_f32(x);
+    float *sum = hirl_tensor_f32(y);
+    for (int64_t c = 0; c < n_columns; ++c)
+        sum[c] = keep != 0 ? scale * row[c] + keep * sum[c] : scale * row[c];
+    for (int64_t r = 1; r < n_rows; ++r) {
+        row += n_columns;
+        for (int64_t c = 0; c < n_columns; ++c) sum[c] = scale * row[c] + sum[c];
+    }
+    return HIRL_OK;
+}

@@ -163,6 +163,11 @@ hirl_status_t hirl_layer_norm_backward_cuda(hirl_backend_t *be, const hirl_tenso
                                             const hirl_tensor_t *mean, const hirl_tensor_t *rstd,
                                             bool accumulate, hirl_tensor_t *dx,
                                             hirl_tensor_t *dgamma, hirl_tensor_t *dbeta);
+// cuda_group.c
+hirl_status_t hirl_bn_combine_cuda(hirl_backend_t *be, const hirl_tensor_t *parts,
+                                   hirl_tensor_t *mean, hirl_tensor_t *var);
+hirl_status_t hirl_fold_rows_cuda(hirl_backend_t *be, float scale, const hirl_tensor_t *x,
+                                  float keep, hirl_tensor_t *y);
 // cuda_row.c
 hirl_status_t hirl_l2_normalize_cuda(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y,
                                      hirl_tensor_t *norm);

@@ -83,6 +83,36 @@ hirl_status_t ref_bn_backward_apply(hirl_backend_t *be, const hirl_tensor_t *dy,
     return HIRL_OK;
 }
 
+hirl_status_t ref_bn_combine(hirl_backend_t *be, const hirl_tensor_t *parts, hirl_tensor_t *mean,
+                             hirl_tensor_t *var) {
+    (void)be;
+    const int64_t n_parts = parts->shape.dim[0], n_channels = parts->shape.dim[2];
+    for (int64_t c = 0; c < n_channels; ++c) {
+        double m = 0, v = 0;
+        for (int64_t p = 0; p < n_parts; ++p) m += get(parts, 2 * p * n_channels + c);
+        m /= (double)n_parts;
+        for (int64_t p = 0; p < n_parts; ++p) {
+            const double d = get(parts, 2 * p * n_channels + c) - m;
+            v += get(parts, (2 * p + 1) * n_channels + c) + d * d;
+        }
+        set(mean, c, m);
+        set(var, c, v / (double)n_parts);
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t ref_fold_rows(hirl_backend_t *be, float scale, const hirl_tensor_t *x, float keep,
+                            hirl_tensor_t *y) {
+    (void)be;
+    const int64_t n_rows = x->shape.dim[0], n_columns = x->shape.dim[1];
+    for (int64_t c = 0; c < n_columns; ++c) {
+        double sum = keep != 0 ? keep * get(y, c) : 0;
+        for (int64_t r = 0; r < n_rows; ++r) sum += scale * get(x, r * n_columns + c);
+        set(y, c, sum);
+    }
+    return HIRL_OK;
+}
+
 hirl_status_t ref_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *gamma,
                              const hirl_tensor_t *beta, float eps, hirl_tensor_t *y,
                              hirl_tensor_t *mean, hirl_tensor_t *rstd) {
