@@ -374,7 +374,7 @@ FUZZ_COMPILE = $(FUZZ_CC) -std=c17 -D_GNU_SOURCE -O2 -g -march=$(ARCH) -ffp-cont
     -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wall -Wextra \
     -Wno-unknown-pragmas $(HIRL_CPPFLAGS) -MD -MP
 FUZZ_OBJECTS = $(patsubst %.c,$(FUZZ_BUILD)/%.o,\
-    $(filter-out src/data/pack%,$(filter src/base/% src/deck/% src/data/% src/ckpt/%,$(SOURCES))))
+    $(filter-out src/data/pack%,$(filter src/base/% src/deck/% src/h5/% src/data/% src/ckpt/%,$(SOURCES))))
 FUZZ_PROGRAMS := $(FUZZ_TARGETS:%=$(FUZZ_BUILD)/fuzz_%)
 
 ## fuzz           run the fuzzers of validation/fuzz: target=deck|shard|ckpt (default: each in turn), seconds=600

@@ -6,6 +6,7 @@
 #include <hdf5.h>
 
 #include "hirl/ckpt.h"
+#include "hirl/h5.h"
 
 #define HIRL_CKPT_FORMAT "hirl-checkpoint"
 
@@ -22,11 +23,11 @@ typedef struct hirl_ckpt_extent {
     int64_t offset; // of its bytes in the file; -1: not in one piece, or empty
     int64_t n_items;
     uint64_t checksum; // XXH64 of its bytes; checkpoints only
-    haddr_t address;   // of its header
+    int object;        // in the file
 } hirl_ckpt_extent_t;
 
 struct hirl_ckpt {
-    hid_t file;
+    hirl_h5_t *file;
     char *path;
     bool is_checkpoint; // else a general file: no marker, no checksums, types are converted
     int64_t file_bytes;
@@ -85,9 +86,8 @@ hirl_status_t hirl_ckpt_digest(const hirl_ckpt_meta_t *meta, const char *build,
                                const hirl_ckpt_array_t *arrays, const uint64_t *checksums,
                                int n_arrays, uint64_t *digest_p);
 
-/// File access for reading and writing: no locks (files are whole or absent, and not all network
-/// file systems have locks). `is_new` asks for headers with checksums of their own (HDF5 1.8 and
-/// later).
-hirl_status_t hirl_ckpt_h5_access(bool is_new, hid_t *access_p);
+/// File access for writing: no locks (files are whole or absent, and not all network file systems have
+/// locks), and headers with checksums of their own (HDF5 1.8 and later).
+hirl_status_t hirl_ckpt_h5_access(hid_t *access_p);
 
 #endif

@@ -157,7 +157,7 @@ done:
     return status;
 }
 
-hirl_status_t hirl_ckpt_h5_access(bool is_new, hid_t *access_p) {
+hirl_status_t hirl_ckpt_h5_access(hid_t *access_p) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     HIRL_TRY_H5(access, "cannot make file access properties");
     hirl_status_t status = HIRL_OK;
@@ -168,10 +168,8 @@ hirl_status_t hirl_ckpt_h5_access(bool is_new, hid_t *access_p) {
     // Closing the file closes what is left open in it after a failure.
     HIRL_TRY_H5_GOTO(H5Pset_fclose_degree(access, H5F_CLOSE_STRONG), status, err_close,
                      "cannot set how files close");
-    if (is_new) {
-        HIRL_TRY_H5_GOTO(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18), status,
-                         err_close, "cannot choose the format's version");
-    }
+    HIRL_TRY_H5_GOTO(H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18), status,
+                     err_close, "cannot choose the format's version");
     *access_p = access;
     return HIRL_OK;
 

@@ -215,7 +215,7 @@ done:
 static hirl_status_t create_file(hirl_ckpt_sink_t *sink, const char *path, hid_t *file_p) {
     hid_t access = H5I_INVALID_HID, creation = H5I_INVALID_HID, file = H5I_INVALID_HID;
     hirl_status_t status;
-    HIRL_TRY_GOTO(hirl_ckpt_h5_access(true, &access), status, done);
+    HIRL_TRY_GOTO(hirl_ckpt_h5_access(&access), status, done);
     HIRL_TRY_GOTO(hirl_ckpt_sink_attach(sink, access, path), status, done);
     creation = H5Pcreate(H5P_FILE_CREATE);
     HIRL_TRY_H5_GOTO(creation, status, done, "%s: cannot make properties", path);

@@ -6,6 +6,7 @@
 #define HIRL_DATA_IMPL_H
 
 #include "hirl/data.h"
+#include "hirl/h5.h"
 
 #include <hdf5.h>
 #include <limits.h>
@@ -56,17 +57,13 @@ hirl_status_t hirl_data_h5_fail(const char *file, int line, const char *func, co
 
 /// Reads a text attribute of the root group (fixed length) into buf. HIRL_ERR_FORMAT if absent or no
 /// such text.
-hirl_status_t hirl_data_h5_read_text(hid_t file, const char *path, const char *name, char *buf,
-                                     size_t size);
+hirl_status_t hirl_data_h5_read_text(const hirl_h5_t *file, const char *path, const char *name,
+                                     char *buf, size_t size);
 /// Reads an integer attribute of the root group.
-hirl_status_t hirl_data_h5_read_int(hid_t file, const char *path, const char *name,
+hirl_status_t hirl_data_h5_read_int(const hirl_h5_t *file, const char *path, const char *name,
                                     int64_t *value_p);
-/// True for integers of 1, 2, 4 or 8 bytes that use all their bits.
-bool hirl_data_h5_is_integer(hid_t type);
-/// True if the name is that of an object of this file itself: links to other names or files, which
-/// HDF5 would follow, are not.
-bool hirl_data_h5_is_own(hid_t file, const char *name);
-bool hirl_data_h5_has_attribute(hid_t file, const char *name);
+/// True for integers of 1, 2, 4 or 8 bytes that use all their bits, and have no names.
+bool hirl_data_h5_is_integer(const hirl_h5_type_t *type);
 hirl_status_t hirl_data_h5_write_text(hid_t file, const char *path, const char *name,
                                       const char *text);
 hirl_status_t hirl_data_h5_write_int(hid_t file, const char *path, const char *name, hid_t type,
@@ -110,6 +107,8 @@ typedef struct hirl_shard_index {
 } hirl_shard_index_t;
 
 /// Reads and checks the index of one shard. Not collective. Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT.
+hirl_status_t hirl_shard_index_read(const hirl_h5_t *file, const char *path,
+                                    hirl_shard_index_t *index);
 hirl_status_t hirl_shard_index_load(const char *path, hirl_shard_index_t *index);
 void hirl_shard_index_reset(hirl_shard_index_t *index);
 

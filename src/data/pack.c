@@ -109,16 +109,13 @@ static bool is_shard_name(const char *name, const char *split, const char *tail)
 
 // Whether shards of split 'holdout' were taken from this one; then they belong to its old state.
 static bool is_taken_from(const char *path, const char *split) {
-    hirl_data_h5_quiet_t quiet = hirl_data_h5_quiet_begin();
     char text[HIRL_SPLIT_TEXT_MAX] = "";
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file >= 0) {
-        if (hirl_data_h5_has_attribute(file, "taken_from")) {
+    hirl_h5_t *file = NULL;
+    if (hirl_h5_open(path, &file) == HIRL_OK) {
+        if (hirl_h5_find_attribute_view(file, hirl_h5_object_view(file, 0), "taken_from"))
             (void)hirl_data_h5_read_text(file, path, "taken_from", text, sizeof text);
-        }
-        H5Fclose(file);
+        hirl_h5_close(&file);
     }
-    hirl_data_h5_quiet_end(quiet);
     return strcmp(text, split) == 0;
 }
 

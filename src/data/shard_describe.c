@@ -5,26 +5,13 @@
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-// What the HDF5 iterators below hand on.
-typedef struct describe {
-    const char *path;
-    hirl_text_t *text;
-    hirl_status_t status;
-} describe_t;
-
-static hirl_status_t describe_attribute(hid_t file, const char *path, const char *name,
-                                        hirl_text_t *text) {
-    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
-    HIRL_TRY_H5(attribute, path, name);
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    const bool is_text = H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type) == 0,
-               is_integer = hirl_data_h5_is_integer(type),
-               is_one = H5Sget_simple_extent_npoints(space) == 1;
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Aclose(attribute);
+static hirl_status_t describe_attribute(const hirl_h5_t *file, const char *path,
+                                        const hirl_h5_attribute_t *attribute, hirl_text_t *text) {
+    const char *name = attribute->name;
+    const bool is_text = attribute->type.form == HIRL_H5_TEXT,
+               is_integer = hirl_data_h5_is_integer(&attribute->type),
+               is_one = attribute->n_items == 1;
     char value[4096];
     // What a shard need not have may be anything.
     if (is_text && is_one &&
@@ -36,94 +23,58 @@ static hirl_status_t describe_attribute(hid_t file, const char *path, const char
         }
         return hirl_text_append(text, "  %s = '%s'\n", name, value);
     }
-    if (is_integer && is_one) {
-        int64_t number = 0;
-        HIRL_TRY(hirl_data_h5_read_int(file, path, name, &number));
+    int64_t number = 0;
+    if (is_integer && is_one && hirl_data_h5_read_int(file, path, name, &number) == HIRL_OK)
         return hirl_text_append(text, "  %s = %lld\n", name, (long long)number);
-    }
     return hirl_text_append(text, "  %s = (neither a text of fixed length nor an integer)\n", name);
 }
 
-static herr_t visit_attribute(hid_t file, const char *name, const H5A_info_t *info, void *data) {
-    (void)info;
-    describe_t *describe = data;
-    describe->status = describe_attribute(file, describe->path, name, describe->text);
-    return describe->status == HIRL_OK ? 0 : 1;
-}
-
-static hirl_status_t name_type(hid_t type, char *buf, size_t size) {
-    size_t bytes = H5Tget_size(type);
-    switch (H5Tget_class(type)) {
-        case H5T_INTEGER:
-            return hirl_text_format(buf, size, "%c%zu",
-                                    H5Tget_sign(type) == H5T_SGN_NONE ? 'u' : 'i', 8 * bytes);
-        case H5T_FLOAT: return hirl_text_format(buf, size, "f%zu", 8 * bytes);
-        case H5T_STRING:
-            return H5Tis_variable_str(type) > 0 ? hirl_text_format(buf, size, "text")
-                                                : hirl_text_format(buf, size, "text(%zu)", bytes);
+static hirl_status_t name_type(const hirl_h5_type_t *type, char *buf, size_t size) {
+    switch (type->form) {
+        case HIRL_H5_INTEGER:
+            return hirl_text_format(buf, size, "%c%u", type->is_signed ? 'i' : 'u', 8 * type->size);
+        case HIRL_H5_REAL: return hirl_text_format(buf, size, "f%u", 8 * type->size);
+        case HIRL_H5_TEXT: return hirl_text_format(buf, size, "text(%u)", type->size);
+        case HIRL_H5_TEXT_VARIABLE: return hirl_text_format(buf, size, "text");
         default: return hirl_text_format(buf, size, "other");
     }
 }
 
-static hirl_status_t describe_object(hid_t file, const char *path, const char *name,
+static hirl_status_t describe_object(const hirl_h5_t *file, const hirl_h5_link_t *link,
                                      hirl_text_t *text) {
-    hid_t object =
-        hirl_data_h5_is_own(file, name) ? H5Dopen2(file, name, H5P_DEFAULT) : H5I_INVALID_HID;
-    if (object < 0) return hirl_text_append(text, "  /%-14s (not an array)\n", name);
-    // HDF5 would open the files that a virtual object names.
-    hid_t plist = H5Dget_create_plist(object);
-    const bool is_virtual = plist < 0 || H5Pget_layout(plist) == H5D_VIRTUAL;
-    H5Pclose(plist);
-    if (is_virtual) {
-        H5Dclose(object);
-        return hirl_text_append(text, "  /%-14s (virtual)\n", name);
+    const hirl_h5_object_t *object =
+        link->object >= 0 ? hirl_h5_object_view(file, link->object) : NULL;
+    if (!object || object->kind != HIRL_H5_ARRAY) {
+        return hirl_text_append(text, "  /%-14.*s (not an array)\n", link->n_name, link->name);
     }
-    hid_t type = H5Dget_type(object), space = H5Dget_space(object);
-    char type_name[32], shape[64 + 24 * H5S_MAX_RANK] = "";
-    hsize_t dims[H5S_MAX_RANK];
-    int rank = H5Sget_simple_extent_dims(space, dims, NULL);
+    if (object->layout == HIRL_H5_VIRTUAL)
+        return hirl_text_append(text, "  /%-14.*s (virtual)\n", link->n_name, link->name);
+    char type_name[32], shape[64 + 24 * HIRL_H5_AXES_MAX] = "", bytes[32];
     size_t at = 0;
-    hirl_status_t status = name_type(type, type_name, sizeof type_name);
-    for (int d = 0; status == HIRL_OK && d < rank; d++) {
-        status = hirl_text_format(shape + at, sizeof shape - at, "%s%llu", d ? ", " : "",
-                                  (unsigned long long)dims[d]);
+    HIRL_TRY(name_type(&object->type, type_name, sizeof type_name));
+    for (int i = 0; i < object->n_axes; i++) {
+        HIRL_TRY(hirl_text_format(shape + at, sizeof shape - at, "%s%lld", i ? ", " : "",
+                                  (long long)object->shape[i]));
         at = strlen(shape);
     }
-    char bytes[32];
-    double stored = (double)H5Dget_storage_size(object);
-    H5Sclose(space);
-    H5Tclose(type);
-    H5Dclose(object);
-    HIRL_TRY(status);
-    HIRL_REQUIRE(rank >= 0, HIRL_ERR_FORMAT, "shard %s: /%s has no shape", path, name);
-    return hirl_text_append(text, "  /%-14s %-9s [%s], %s\n", name, type_name, shape,
-                            hirl_text_bytes(bytes, stored));
+    return hirl_text_append(
+        text, "  /%-14.*s %-9s [%s], %s\n", link->n_name, link->name, type_name, shape,
+        object->layout == HIRL_H5_CHUNKED ? "in chunks"
+                                          : hirl_text_bytes(bytes, (double)object->n_stored));
 }
 
-static herr_t visit_object(hid_t file, const char *name, const H5L_info_t *info, void *data) {
-    (void)info;
-    describe_t *describe = data;
-    describe->status = describe_object(file, describe->path, name, describe->text);
-    return describe->status == HIRL_OK ? 0 : 1;
-}
-
-static hirl_status_t describe_file(const char *path, hirl_text_t *text) {
-    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-    HIRL_TRY_H5(file, path, "cannot open the shard");
-    describe_t describe = {path, text, HIRL_OK};
-    hirl_status_t status = HIRL_OK;
-    HIRL_TRY_GOTO(hirl_text_append(text, "attributes\n"), status, done);
-    HIRL_TRY_H5_GOTO(
-        H5Aiterate2(file, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_attribute, &describe), path,
-        "attributes", status, done);
-    HIRL_TRY_GOTO(describe.status, status, done);
-    HIRL_TRY_GOTO(hirl_text_append(text, "objects\n"), status, done);
-    HIRL_TRY_H5_GOTO(H5Literate(file, H5_INDEX_NAME, H5_ITER_INC, NULL, visit_object, &describe),
-                     path, "objects", status, done);
-    status = describe.status;
-done:
-    H5Fclose(file);
-    return status;
+static hirl_status_t describe_file(const hirl_h5_t *file, const char *path, hirl_text_t *text) {
+    const hirl_h5_object_t *root = hirl_h5_object_view(file, 0);
+    const hirl_h5_attribute_t *attribute = hirl_h5_attributes_view(file, root);
+    HIRL_TRY(hirl_text_append(text, "attributes\n"));
+    for (int i = 0; i < root->n_attributes; i++) {
+        HIRL_TRY(describe_attribute(file, path, &attribute[i], text));
+    }
+    HIRL_TRY(hirl_text_append(text, "objects\n"));
+    for (int i = 0; i < root->n_links; i++) {
+        HIRL_TRY(describe_object(file, hirl_h5_link_view(file, root->first_link + i), text));
+    }
+    return HIRL_OK;
 }
 
 // -------------------------------------------------------------------------------------- samples
@@ -197,18 +148,17 @@ static void replace_controls(char *text, size_t size) {
 }
 
 hirl_status_t hirl_shard_describe(const char *path, hirl_text_t *text) {
-    hirl_shard_index_t index;
-    HIRL_TRY(hirl_shard_index_load(path, &index));
+    hirl_shard_index_t index = {0};
+    hirl_h5_t *file = NULL;
     size_t begun = text->size;
     char bytes[32];
-    hirl_status_t status = HIRL_OK;
+    hirl_status_t status;
+    HIRL_TRY(hirl_h5_open(path, &file));
+    HIRL_TRY_GOTO(hirl_shard_index_read(file, path, &index), status, done);
     HIRL_TRY_GOTO(hirl_text_append(text, "shard %s, %s\n", path,
                                    hirl_text_bytes(bytes, (double)index.file_size)),
                   status, done);
-    hirl_data_h5_quiet_t quiet = hirl_data_h5_quiet_begin();
-    status = describe_file(path, text);
-    hirl_data_h5_quiet_end(quiet);
-    HIRL_TRY_GOTO(status, status, done);
+    HIRL_TRY_GOTO(describe_file(file, path, text), status, done);
     HIRL_TRY_GOTO(hirl_text_append(text, "samples\n"), status, done);
     HIRL_TRY_GOTO(describe_range("height", index.height, index.n, text), status, done);
     HIRL_TRY_GOTO(describe_range("width", index.width, index.n, text), status, done);
@@ -218,20 +168,15 @@ hirl_status_t hirl_shard_describe(const char *path, hirl_text_t *text) {
 done:
     if (text->data) replace_controls(text->data + begun, text->size - begun);
     hirl_shard_index_reset(&index);
+    hirl_h5_close(&file);
     return status;
 }
 
 bool hirl_shard_is_shard(const char *path) {
-    hirl_data_h5_quiet_t quiet = hirl_data_h5_quiet_begin();
     char format[64] = "";
-    struct stat found;
-    if (stat(path, &found) == 0 && S_ISREG(found.st_mode) && H5Fis_hdf5(path) > 0) {
-        hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
-        if (file >= 0) {
-            (void)hirl_data_h5_read_text(file, path, "format", format, sizeof format);
-            H5Fclose(file);
-        }
-    }
-    hirl_data_h5_quiet_end(quiet);
+    hirl_h5_t *file = NULL;
+    if (hirl_h5_open(path, &file) != HIRL_OK) return false;
+    (void)hirl_data_h5_read_text(file, path, "format", format, sizeof format);
+    hirl_h5_close(&file);
     return strcmp(format, "hirl-shard") == 0;
 }

@@ -1,5 +1,5 @@
-// HDF5 calls that shards need more than once, with the library's own error text kept. Called by one
-// thread only.
+// Attributes of shards. They are read by this program's own reader, and written by HDF5, with the
+// library's own error text kept; HDF5 is called by one thread only.
 #include "data_impl.h"
 
 #include <stdio.h>
@@ -45,97 +45,55 @@ hirl_status_t hirl_data_h5_fail(const char *file, int line, const char *func, co
                              text, remedy);
 }
 
-bool hirl_data_h5_has_attribute(hid_t file, const char *name) { return H5Aexists(file, name) > 0; }
+// -------------------------------------------------------------------------------------- reading
 
-// Integers of other widths, or with bits that do not count, go through conversions of HDF5 that
-// trust the file.
-bool hirl_data_h5_is_integer(hid_t type) {
-    const size_t size = H5Tget_size(type);
-    return H5Tget_class(type) == H5T_INTEGER &&
-           (size == 1 || size == 2 || size == 4 || size == 8) &&
-           H5Tget_precision(type) == 8 * size && H5Tget_offset(type) == 0;
-}
-
-bool hirl_data_h5_is_own(hid_t file, const char *name) {
-    H5L_info_t info;
-    return H5Lget_info(file, name, &info, H5P_DEFAULT) >= 0 && info.type == H5L_TYPE_HARD;
-}
-
-// Opens an attribute that must be there and hold one value.
-static hirl_status_t open_attribute(hid_t file, const char *path, const char *name,
-                                    hid_t *attribute_p) {
-    HIRL_REQUIRE(hirl_data_h5_has_attribute(file, name), HIRL_ERR_FORMAT,
-                 "%s: attribute '%s' is missing", path, name);
-    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
-    HIRL_TRY_H5(attribute, path, name);
-    hid_t space = H5Aget_space(attribute);
-    hssize_t n = H5Sget_simple_extent_npoints(space);
-    H5Sclose(space);
-    if (n != 1) {
-        H5Aclose(attribute);
-        return HIRL_FAIL(HIRL_ERR_FORMAT, "%s: attribute '%s' has %lld values, expected 1", path,
-                         name, (long long)n);
-    }
-    *attribute_p = attribute;
+// An attribute of the root group that must be there and hold one value.
+static hirl_status_t find_attribute(const hirl_h5_t *file, const char *path, const char *name,
+                                    const hirl_h5_attribute_t **attribute_p) {
+    const hirl_h5_attribute_t *found =
+        hirl_h5_find_attribute_view(file, hirl_h5_object_view(file, 0), name);
+    HIRL_REQUIRE(found, HIRL_ERR_FORMAT, "%s: attribute '%s' is missing", path, name);
+    HIRL_REQUIRE(found->n_items == 1, HIRL_ERR_FORMAT,
+                 "%s: attribute '%s' has %lld values, expected 1", path, name,
+                 (long long)found->n_items);
+    *attribute_p = found;
     return HIRL_OK;
 }
 
-static hirl_status_t read_fixed_text(hid_t attribute, hid_t type, const char *path,
-                                     const char *name, char *buf, size_t size) {
-    size_t stored = H5Tget_size(type);
-    HIRL_REQUIRE(stored > 0 && stored <= 65536, HIRL_ERR_FORMAT,
-                 "%s: attribute '%s' is a text of %zu bytes", path, name, stored);
-    void *text = NULL;
-    HIRL_TRY(hirl_mem_calloc(HIRL_MEM_DATA, stored + 1, 1, &text));
-    hirl_status_t status = HIRL_OK;
-    HIRL_TRY_H5_GOTO(H5Aread(attribute, type, text), path, name, status, done);
-    status = hirl_text_format(buf, size, "%s", (char *)text);
-done:
-    hirl_mem_free(text);
-    return status;
+hirl_status_t hirl_data_h5_read_text(const hirl_h5_t *file, const char *path, const char *name,
+                                     char *buf, size_t size) {
+    const hirl_h5_attribute_t *attribute = NULL;
+    HIRL_TRY(find_attribute(file, path, name, &attribute));
+    HIRL_REQUIRE(attribute->type.form != HIRL_H5_TEXT_VARIABLE, HIRL_ERR_FORMAT,
+                 "%s: attribute '%s' is a text of variable length, expected fixed length "
+                 "(h5py: numpy.bytes_)",
+                 path, name);
+    HIRL_REQUIRE(attribute->type.form == HIRL_H5_TEXT, HIRL_ERR_FORMAT,
+                 "%s: attribute '%s' is no text", path, name);
+    HIRL_REQUIRE(attribute->type.size <= 65536, HIRL_ERR_FORMAT,
+                 "%s: attribute '%s' is a text of %u bytes", path, name, attribute->type.size);
+    return hirl_text_format(buf, size, "%.*s", (int)attribute->type.size,
+                            (const char *)attribute->bytes);
 }
 
-hirl_status_t hirl_data_h5_read_text(hid_t file, const char *path, const char *name, char *buf,
-                                     size_t size) {
-    hid_t attribute = H5I_INVALID_HID;
-    HIRL_TRY(open_attribute(file, path, name, &attribute));
-    hid_t type = H5Aget_type(attribute);
-    hirl_status_t status = HIRL_OK;
-    if (H5Tget_class(type) != H5T_STRING) {
-        status = HIRL_FAIL(HIRL_ERR_FORMAT, "%s: attribute '%s' is no text", path, name);
-    } else if (H5Tis_variable_str(type) != 0) {
-        // HDF5 would allocate what the attribute claims, and copy what another place of the file
-        // claims into that.
-        status = HIRL_FAIL(HIRL_ERR_FORMAT,
-                           "%s: attribute '%s' is a text of variable length, expected fixed length "
-                           "(h5py: numpy.bytes_)",
-                           path, name);
-    } else {
-        status = read_fixed_text(attribute, type, path, name, buf, size);
-    }
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return status;
+bool hirl_data_h5_is_integer(const hirl_h5_type_t *type) {
+    return type->form == HIRL_H5_INTEGER && !type->is_enum;
 }
 
-hirl_status_t hirl_data_h5_read_int(hid_t file, const char *path, const char *name,
+hirl_status_t hirl_data_h5_read_int(const hirl_h5_t *file, const char *path, const char *name,
                                     int64_t *value_p) {
-    hid_t attribute = H5I_INVALID_HID;
-    HIRL_TRY(open_attribute(file, path, name, &attribute));
-    hid_t type = H5Aget_type(attribute);
-    hirl_status_t status = HIRL_OK;
-    int64_t value = 0;
-    if (!hirl_data_h5_is_integer(type)) {
-        status = HIRL_FAIL(HIRL_ERR_FORMAT, "%s: attribute '%s' is no integer", path, name);
-        goto done;
+    const hirl_h5_attribute_t *attribute = NULL;
+    HIRL_TRY(find_attribute(file, path, name, &attribute));
+    HIRL_REQUIRE(hirl_data_h5_is_integer(&attribute->type), HIRL_ERR_FORMAT,
+                 "%s: attribute '%s' is no integer", path, name);
+    if (hirl_h5_convert(file, name, &attribute->type, attribute->bytes, 1, HIRL_H5_I64, value_p) !=
+        HIRL_OK) {
+        return HIRL_FAIL(HIRL_ERR_FORMAT, "%s", hirl_error_text_view());
     }
-    HIRL_TRY_H5_GOTO(H5Aread(attribute, H5T_NATIVE_INT64, &value), path, name, status, done);
-    *value_p = value;
-done:
-    H5Tclose(type);
-    H5Aclose(attribute);
-    return status;
+    return HIRL_OK;
 }
+
+// -------------------------------------------------------------------------------------- writing
 
 // Writes one value of a type; closes nothing of the caller's.
 static hirl_status_t write_attribute(hid_t file, const char *path, const char *name, hid_t stored,

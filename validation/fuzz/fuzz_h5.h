@@ -9,6 +9,7 @@
 #define HIRL_FUZZ_H5_H
 
 #include "fuzz.h"
+#include "mend_h5.h"
 
 #include <hdf5.h>
 
@@ -109,13 +110,6 @@ typedef struct fuzz_file {
     int n_patches;
     uint8_t room[FUZZ_TEXT_MAX]; // room for a target's own bytes
 } fuzz_file_t;
-
-/// With HIRL_FUZZ_DEEP=1 checksums of metadata are made right after mutations, so that HDF5 believes
-/// what it reads. That finds faults of HDF5, and hides those of its callers.
-FUZZ_INLINE bool fuzz_is_deep(void) {
-    const char *deep = getenv("HIRL_FUZZ_DEEP");
-    return deep && strcmp(deep, "1") == 0;
-}
 
 // ------------------------------------------------------------------------------------ records
 
@@ -435,84 +429,6 @@ FUZZ_INLINE void fuzz_write_depth(hid_t file, int n) {
     if (at != file) H5Gclose(at);
 }
 
-/// Jenkins's lookup3, which HDF5 takes for the checksums of its metadata.
-FUZZ_INLINE uint32_t fuzz_lookup3(const uint8_t *data, size_t size) {
-    uint32_t x[3] = {0xdeadbeef + (uint32_t)size, 0, 0};
-    x[1] = x[2] = x[0];
-#define FUZZ_ROTATE(v, k) ((v) << (k) | (v) >> (32 - (k)))
-    while (size > 12) {
-        static const int turn[6] = {4, 6, 8, 16, 19, 4};
-        for (size_t i = 0; i < 12; i++) x[i / 4] += (uint32_t)data[i] << 8 * (i % 4);
-        for (int i = 0; i < 6; i++) {
-            uint32_t *a = &x[i % 3], *b = &x[(i + 1) % 3], *c = &x[(i + 2) % 3];
-            *a -= *c;
-            *a ^= FUZZ_ROTATE(*c, turn[i]);
-            *c += *b;
-        }
-        data += 12;
-        size -= 12;
-    }
-    if (size == 0) return x[2];
-    for (size_t i = 0; i < size; i++) x[i / 4] += (uint32_t)data[i] << 8 * (i % 4);
-    static const int turn[7] = {14, 11, 25, 16, 4, 14, 24};
-    for (int i = 0; i < 7; i++) { // c b, a c, b a, c b, ...
-        uint32_t *to = &x[(2 + i) % 3], *from = &x[(1 + i) % 3];
-        *to ^= *from;
-        *to -= FUZZ_ROTATE(*from, turn[i]);
-    }
-#undef FUZZ_ROTATE
-    return x[2];
-}
-
-FUZZ_INLINE uint64_t fuzz_little(const uint8_t *at, int n) {
-    uint64_t value = 0;
-    for (int i = n; i-- > 0;) value = value << 8 | at[i];
-    return value;
-}
-
-// Puts the checksum of data[from..to) behind it.
-FUZZ_INLINE void fuzz_mend_at(uint8_t *data, size_t size, size_t from, size_t to) {
-    if (to < from || to > size || size - to < 4) return;
-    const uint32_t sum = fuzz_lookup3(data + from, to - from);
-    for (int i = 0; i < 4; i++) data[to + (size_t)i] = (uint8_t)(sum >> 8 * i);
-}
-
-// An object's header of version 2 with the blocks that it goes on in.
-FUZZ_INLINE void fuzz_mend_header(uint8_t *data, size_t size, size_t at) {
-    const unsigned flags = data[at + 5];
-    size_t body = at + 6 + (flags & 0x20 ? 16u : 0u) + (flags & 0x10 ? 4u : 0u);
-    const int n_length = 1 << (flags & 3);
-    if (body + (size_t)n_length > size) return;
-    const uint64_t length = fuzz_little(data + body, n_length);
-    body += (size_t)n_length;
-    if (length > size - body) return;
-    const size_t end = body + (size_t)length, head = flags & 4 ? 6 : 4;
-    for (size_t m = body; m + head <= end;) {
-        const size_t n = fuzz_little(data + m + 1, 2);
-        if (data[m] == 0x10 && n >= 16 && m + head + 16 <= end) {
-            const uint64_t block = fuzz_little(data + m + head, 8),
-                           block_size = fuzz_little(data + m + head + 8, 8);
-            if (block < size && block_size >= 8 && block_size <= size - block)
-                fuzz_mend_at(data, size, (size_t)block, (size_t)(block + block_size - 4));
-        }
-        m += head + n;
-    }
-    fuzz_mend_at(data, size, at, end);
-}
-
-/// Makes the checksums of superblocks, object headers, heaps and trees right, where their sizes
-/// are told by themselves.
-FUZZ_INLINE void fuzz_mend(uint8_t *data, size_t size) {
-    for (size_t at = 0; at + 12 <= size; at++) {
-        if (memcmp(data + at, "\x89HDF\r\n\x1a\n", 8) == 0 &&
-            (data[at + 8] == 2 || data[at + 8] == 3))
-            fuzz_mend_at(data, size, at, at + 44);
-        if (memcmp(data + at, "OHDR", 4) == 0) fuzz_mend_header(data, size, at);
-        if (memcmp(data + at, "BTHD", 4) == 0) fuzz_mend_at(data, size, at, at + 34);
-        if (memcmp(data + at, "FRHP", 4) == 0) fuzz_mend_at(data, size, at, at + 142);
-    }
-}
-
 /// Writes a description's file to `path`. False if HDF5 could not make it.
 FUZZ_INLINE bool fuzz_write_file(const char *path, const fuzz_file_t *file) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
@@ -540,31 +456,28 @@ FUZZ_INLINE bool fuzz_write_file(const char *path, const fuzz_file_t *file) {
     if (h5 < 0 || H5Fclose(h5) < 0) return false;
     size_t size = 0;
     uint8_t *data = fuzz_load(path, &size);
-    // Without checksums, or with right ones, a changed byte is HDF5's own to survive.
-    const bool is_patched = !file->is_old || fuzz_is_deep();
-    for (int i = 0; is_patched && i < file->n_patches; i++) {
+    for (int i = 0; i < file->n_patches; i++) {
         const size_t at = file->patch[i] >> 8;
         if (at < size) data[at] = (uint8_t)file->patch[i];
     }
-    if (fuzz_is_deep()) fuzz_mend(data, size);
+    if (file->n_patches > 0) mend_h5(data, size);
     const size_t cut = (size_t)file->cut < size ? (size_t)file->cut : size;
     if (file->n_patches > 0 || cut > 0) fuzz_save(path, data, size - cut);
     free(data);
     return true;
 }
 
-/// 1: the input is the image of a file, which `path` now holds; 0: it is no image; -1: an image in the
-/// old format, which has no checksums, for a search in HDF5 alone.
-FUZZ_INLINE int fuzz_write_image(const char *path, const uint8_t *data, size_t size) {
-    if (size < 9 || memcmp(data, "\x89HDF\r\n\x1a\n", 8) != 0) return 0;
-    if (data[8] < 2 && !fuzz_is_deep()) return -1;
+/// True if the input is the image of a file, which `path` now holds. Its checksums are made right, or
+/// changes would not get far.
+FUZZ_INLINE bool fuzz_write_image(const char *path, const uint8_t *data, size_t size) {
+    if (size < 9 || memcmp(data, "\x89HDF\r\n\x1a\n", 8) != 0) return false;
     uint8_t *copy = malloc(size);
     FUZZ_CHECK(copy, "no memory");
     memcpy(copy, data, size);
-    if (fuzz_is_deep()) fuzz_mend(copy, size);
+    mend_h5(copy, size);
     fuzz_save(path, copy, size);
     free(copy);
-    return 1;
+    return true;
 }
 
 #endif

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The program is built in layers, and includes point only backwards in:
 #
-#   base | deck par tensor | backend | tape | nn optim data ckpt | cluster | ssl | eval | train | app
+#   base | deck par tensor h5 | backend | tape | nn optim data ckpt | cluster | ssl | eval | train | app
 #
 # Modules of one layer do not include one another, but for the pairs in `within` below. A module's own folder may
 # use its `*_impl.h`; nobody else may. Each third-party library has its places, and only src/app ends the process.
@@ -10,7 +10,7 @@
 #   check_layers.sh --self-test   check that each rule finds what breaks it
 set -u
 
-layers='base | deck par tensor | backend | tape | nn optim data ckpt | cluster | ssl | eval | train | app'
+layers='base | deck par tensor h5 | backend | tape | nn optim data ckpt | cluster | ssl | eval | train | app'
 
 # "a>b: reason": module a may include module b of the same layer.
 within='

@@ -54,6 +54,16 @@ static void check_refused(const char *name, const char *text) {
     CHECK(hirl_mem_peak(HIRL_MEM_KIND_COUNT) < (size_t)4 << 20);
 }
 
+// However many ways lead to an object, it is looked at once.
+static void check_empty(const char *name) {
+    hirl_ckpt_t *file = NULL;
+    int n = -1;
+    NEED_OK(hirl_arrays_open(test_path(name), &file));
+    (void)hirl_ckpt_arrays_view(file, &n);
+    CHECK_EQ_I(n, 0);
+    hirl_ckpt_close(&file);
+}
+
 // HDF5 calls itself once for each group within a group.
 static void test_deep(void) {
     hid_t file = begin("deep.h5"), at = file;
@@ -81,7 +91,7 @@ static void test_circle(void) {
     H5Gclose(group);
     H5Fclose(file);
     put_bytes("circle.h5", at + COUNT_AT, &one, 4);
-    check_refused("circle.h5", "is longer than 511 bytes");
+    check_empty("circle.h5");
 }
 
 // Nine groups with eight links each to the next one: 8^9 ways to the last.
@@ -103,7 +113,7 @@ static void test_many(void) {
     }
     H5Fclose(file);
     for (int i = 0; i <= DEPTH; i++) put_bytes("many.h5", at[i] + COUNT_AT, &one, 4);
-    check_refused("many.h5", "lists more objects than");
+    check_empty("many.h5");
 }
 
 // A name with '/' in it, which no program can give: by it HDF5 would follow the link to another file.
@@ -128,8 +138,8 @@ static void test_name(void) {
     }
     NEED(n_found > 0);
 
-    // HDF5's own walk goes by the name as well, and comes to the other file's array.
-    check_refused("name.h5", "the name of an object leads to another file");
+    // HDF5's own walk goes by the name, and comes to the other file's array.
+    check_refused("name.h5", "the name of a link holds '/'");
 }
 
 static void test_chunks(void) {
