@@ -181,10 +181,14 @@ TESTS := $(THREADED)
 endif
 ifneq ($(filter tests,$(GOALS)),)
 TESTS := $(patsubst validation/%.c,$(BUILD)/%,$(shell $(RUN_TESTS) --programs \
-    $(if $(call on,ASAN),--sanitized $(BUILD)) $(if $(filter emulated,$(CUDA)),--emulated $(BUILD)) --search '$(search)'))
+    $(if $(call on,ASAN),--sanitized $(BUILD)) $(if $(filter emulated,$(CUDA)),--emulated $(BUILD)) \
+    $(if $(filter 1,$(CUDA)),--device yes) --search '$(search)'))
+endif
+ifneq ($(filter benches,$(GOALS)),)
+TESTS := $(patsubst validation/%.c,$(BUILD)/%,$(wildcard validation/bench/*.c))
 endif
 
-.PHONY: all lib tests demo check deps deps-check info configure bench check-threads threaded check-layers check-headers format \
+.PHONY: all lib tests benches demo check deps deps-check info configure bench check-threads threaded check-layers check-headers format \
     check-format install clean distclean help FORCE
 
 ## all            build ./hirl.x (TYPE=debug, ASAN=1, ...: build/<type>/hirl.x)
@@ -226,7 +230,7 @@ $(BUILD)/build_info.o: $(BUILD)/build_info.c $(BUILD)/flags
 	$(Q)$(COMPILE) -c -o $@ $<
 
 # Test programs: validation/unit/t101_shape.c becomes build/<type>/unit/t101_shape.
-tests: $(TESTS)
+tests benches: $(TESTS)
 
 $(TESTS): $(BUILD)/%: validation/%.c $(SGEMM) $(LIBRARY) $(FAISS_C_LIB) $(BUILD)/flags
 	$(call say,TEST,$<)
@@ -362,7 +366,7 @@ threaded: $(THREADED)
 
 ## bench          run the benchmarks of validation/bench, print their `bench:` lines; search=... selects by name
 bench: deps-check
-	@$(MAKE) all
+	@$(MAKE) all benches
 	@PYTHON='$(PYTHON)' MPIRUN='$(MPIRUN)' $(RUN_TESTS) --bench --build $(BUILD) --program $(PROGRAM) \
 	    --search '$(search)'
 

@@ -83,6 +83,7 @@ zlib.h
 zconf.h
 xxhash.h xxh3.h
 hwloc.h hwloc
+hwloc/autogen/config.h
 cjson/cJSON.h
 Random123/philox.h Random123
 LIST
@@ -169,6 +170,9 @@ copy_openmpi() {
     done
     must cp -rL "$data/." "$out/share/openmpi/"
     must cp -L "$config"/openmpi-* "$out/share/openmpi/"
+    # One machine: there may be no ssh to start daemons on others, and a lone program needs none.
+    printf '\n%s = %s\n' plm isolated ess_singleton_isolated 1 \
+        >>"$out/share/openmpi/openmpi-mca-params.conf"
     for file in orterun orted; do
         copy_plugin "$(command -v $file)" "$out/bin"
     done
@@ -292,6 +296,20 @@ check_folder() {
     echo "bundle: $n programs and libraries need only each other and what every system has"
 }
 
+# Where packages own files: headers from outside the bundle must be of the C library or compiler.
+check_headers() {
+    local files
+    command -v dpkg-query >/dev/null || return 0
+    files=$(printf '#include <%s>\n' mpi.h hdf5.h dnnl.h dnnl_debug.h cblas.h turbojpeg.h png.h \
+        zlib.h xxhash.h hwloc.h cjson/cJSON.h Random123/philox.h faiss/c_api/Clustering_c.h \
+        faiss/c_api/IndexFlat_c.h faiss/c_api/error_c.h |
+        "$cc" -M -I"$1/include" -x c - | tr ' ' '\n' | grep '^/' | grep -v "^$1/" | xargs realpath)
+    [ -n "$files" ] || die "the bundle's headers cannot be compiled"
+    # shellcheck disable=SC2086 # one word a file
+    files=$(dpkg-query -S $files | grep -vE '^(libc6-dev|linux-libc-dev|libgcc-[0-9]+-dev)[:,]')
+    [ -z "$files" ] || die "headers that the bundle lacks:" "$files"
+}
+
 # ---------------------------------------------------------------------------------- commands
 
 make_bundle() {
@@ -314,6 +332,7 @@ make_bundle() {
     set_run_paths
     write_settings
     check_folder "$out"
+    check_headers "$(realpath "$out")"
     # The same files give the same archive.
     tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf - bundle |
         xz -T0 -"${LEVEL:-6}" >"$work/archive" || die "cannot write $archive"

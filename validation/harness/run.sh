@@ -4,7 +4,8 @@
 #   run.sh --build DIR --program HIRL_X [--sanitized DIR] [--emulated DIR] [--built no] [--search WORD]
 #                                       run tests; the last line is the count
 #   run.sh --bench --build DIR --program HIRL_X [--search WORD]             run validation/bench
-#   run.sh --programs [--sanitized DIR | --emulated DIR] [--search WORD]    print the C sources to build (for DIR)
+#   run.sh --programs [--sanitized DIR | --emulated DIR | --device yes] [--search WORD]
+#                                       print the C sources to build (for DIR; for a build with CUDA, too)
 #   run.sh --list [--search WORD]                                           print the names of the tests
 #
 # A test is a C program or a script (.sh, .py) with one line of facts near its top:
@@ -31,7 +32,7 @@ set -u -o pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd) || exit 1
 cd "$root" || exit 1
 
-mode=run build='' program='' sanitized='' emulated='' search='' built=yes
+mode=run build='' program='' sanitized='' emulated='' device='' search='' built=yes
 while [ $# -gt 0 ]; do
     case $1 in
         --programs | --list | --bench) mode=${1#--} ;;
@@ -39,6 +40,7 @@ while [ $# -gt 0 ]; do
         --program) program=$2 && shift ;;
         --sanitized) sanitized=$2 && shift ;;
         --emulated) emulated=$2 && shift ;;
+        --device) device=$2 && shift ;;
         --built) built=$2 && shift ;;
         --search) search=$2 && shift ;;
         *) echo "run.sh: unknown option $1" >&2 && exit 2 ;;
@@ -91,7 +93,8 @@ add_test() {
 is_of_build() {
     case $mode,${emulated:+has},$1 in
         programs,has,cuda) true ;;
-        programs,has,* | programs,,cuda) false ;;
+        programs,has,*) false ;;
+        programs,,cuda) [ -n "$device" ] ;;
         *) true ;;
     esac
 }
