@@ -322,13 +322,22 @@ const char *hirl_build_info_text(void);
 
 // ------------------------------------------------------------------------------------ signals
 
+/// What a signal means for the work at hand.
+typedef enum hirl_signal_use {
+    HIRL_SIGNAL_ASKS,   // who does it looks at hirl_signal_caught where it can end well
+    HIRL_SIGNAL_CANCELS // it is given up wherever somebody looks at hirl_signal_cancels
+} hirl_signal_use_t;
 /// Begins to catch SIGTERM, SIGUSR1 and SIGINT, which ask for an orderly end; a second SIGINT ends the
 /// program as usual. The handler only sets a flag. Errors: HIRL_ERR_INTERNAL.
-hirl_status_t hirl_signal_begin(void);
+hirl_status_t hirl_signal_begin(hirl_signal_use_t use);
 /// Gives the signals back to who had them.
 void hirl_signal_end(void);
 /// The signal caught since begin, 0 if none.
 int hirl_signal_caught(void);
+/// True if the work was begun with HIRL_SIGNAL_CANCELS; the same on all ranks.
+bool hirl_signal_can_cancel(void);
+/// The same signal if it cancels, else 0. From any thread.
+int hirl_signal_cancels(void);
 
 #ifdef __cplusplus
 }

@@ -104,7 +104,8 @@ void hirl_buffer_reset(hirl_buffer_t *buffer);
 typedef struct hirl_shard_set hirl_shard_set_t;
 
 /// Packs a source into shards, in parallel over ranks, with progress; corrupt inputs are reported and skipped, and
-/// listed in `<output>/<split>-skipped.txt`. Shards are whole or absent. Collective.
+/// listed in `<output>/<split>-skipped.txt`. Shards are whole or absent. HIRL_ERR_INTERRUPTED when a signal cancels: what is
+/// finished then waits for the next call with the same source and settings. Collective.
 hirl_status_t hirl_data_pack(hirl_world_t *world, const hirl_pack_cfg_t *cfg);
 
 /// Opens every shard matched by `pattern` (file, folder or glob; sorted by name) and checks it: format, version, sizes, offsets, counts.

@@ -101,6 +101,10 @@ hirl_status_t hirl_par_all_reduce_end(hirl_world_t *world, hirl_par_request_t **
 /// failed alike).
 hirl_status_t hirl_par_agree(hirl_world_t *world, hirl_status_t mine);
 
+/// Whether to go on: HIRL_ERR_INTERRUPTED on all ranks once one of them has caught a signal that cancels
+/// (see hirl_signal_begin). Collective where signals cancel, else free.
+hirl_status_t hirl_par_heed_signals(hirl_world_t *world);
+
 /// True if all ranks call this within `seconds` of each other: for the end of a failed run, to tell
 /// a failure that all share from a rank's own. After false, only hirl_world_abort may follow.
 bool hirl_par_all_arrive(hirl_world_t *world, double seconds);

@@ -51,12 +51,17 @@ static hirl_status_t evaluate(hirl_session_t *s, hirl_world_t *world) {
 
 static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p) {
     hirl_session_t *session = NULL;
+    HIRL_TRY(hirl_signal_begin(HIRL_SIGNAL_CANCELS));
     HIRL_TRY(hirl_session_create(world, deck, 0, 0, &session));
     hirl_status_t status = evaluate(session, world);
     app_settle(world, status);
     hirl_session_destroy(&session);
-    *exit_code_p = APP_EXIT_OK;
-    return status;
+    hirl_signal_end();
+    *exit_code_p = status == HIRL_ERR_INTERRUPTED ? APP_EXIT_INTERRUPTED : APP_EXIT_OK;
+    if (status != HIRL_ERR_INTERRUPTED) return status;
+    hirl_log_root(HIRL_LOG_WARN, "%s: the evaluation ends without a result; run it again",
+                  hirl_error_text_view());
+    return HIRL_OK;
 }
 
 static const char *const groups[] = {"run", "data", "views", "model", "checkpoint", "knn", NULL};

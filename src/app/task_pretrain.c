@@ -17,7 +17,8 @@ static hirl_status_t open_run_folder(hirl_world_t *world, const hirl_deck_t *dec
 static hirl_status_t train(hirl_world_t *world, const hirl_deck_t *deck, int *exit_code_p) {
     hirl_session_t *session = NULL;
     hirl_train_result_t result = {0};
-    HIRL_TRY(hirl_signal_begin()); // from here on a signal is answered after the next step
+    HIRL_TRY(hirl_signal_begin(
+        HIRL_SIGNAL_ASKS)); // from here on a signal is answered after the next step
     HIRL_TRY(hirl_session_create(world, deck, 0, 0, &session));
     hirl_status_t status = hirl_world_log_table(world, hirl_backend_info_view(session->backend));
     if (status == HIRL_OK) status = hirl_train_run(session, &result);

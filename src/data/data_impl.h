@@ -205,6 +205,9 @@ bool hirl_pack_is_file(const char *path);
 hirl_status_t hirl_pack_note_skipped(hirl_text_t *skipped, const char *name, size_t name_size,
                                      const char *reason);
 
+/// HIRL_ERR_INTERRUPTED once this rank has caught a signal that cancels. Not collective, thread-safe.
+hirl_status_t hirl_pack_heed_signals(void);
+
 /// Progress of a phase on rank 0; a text on a terminal, a line every ten seconds elsewhere.
 typedef struct hirl_pack_progress {
     const char *what; // "pack train: check"
@@ -226,8 +229,14 @@ typedef struct hirl_shard_header {
     const hirl_pack_cfg_t *cfg;
 } hirl_shard_header_t;
 
+/// A number that two shards share if and, as far as a hash of 64 bits goes, only if their bytes are the
+/// same. Not collective.
+hirl_status_t hirl_shard_fingerprint(const hirl_shard_header_t *header,
+                                     const hirl_pack_source_t *source, const int64_t *order,
+                                     int64_t n, uint64_t *fingerprint_p);
+
 /// Writes inputs order[0..n) of the source as one shard to `path` and brings it to disk. Not
-/// collective.
+/// collective. HIRL_ERR_INTERRUPTED when a signal cancels.
 hirl_status_t hirl_shard_write(const char *path, const hirl_shard_header_t *header,
                                const hirl_pack_source_t *source, const int64_t *order, int64_t n,
                                int n_threads, hirl_pack_progress_t *progress, int64_t *n_done);

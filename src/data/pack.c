@@ -1,7 +1,8 @@
 // Task pack: a source becomes shards. What goes where is decided by all ranks alike from the sizes
 // of all inputs, so the shards' content does not depend on the number of ranks; then each rank
 // writes whole shards. All are written under temporary names first and get their own names when
-// every rank has succeeded: a failure leaves the old ones in place.
+// every rank has succeeded: a failure leaves the old ones in place. A finished one waits under a
+// name that holds its fingerprint, so that a run that was ended goes on with what it had finished.
 #include "data_impl.h"
 
 #include <dirent.h>
@@ -17,6 +18,7 @@
 
 #define HOLDOUT "holdout"
 #define PART ".part"
+enum { FINGERPRINT_DIGITS = 16 };
 enum { SHARDS_MAX = 100000, SKIPPED_SHOWN_MAX = 10 };
 static const double progress_every_s[2] = {10.0, 0.2}; // off a terminal, on one
 
@@ -28,6 +30,20 @@ typedef struct split_plan {
     int64_t *begin; // [n_shards+1], positions in order
     int64_t n_shards, n_bytes;
 } split_plan_t;
+
+// A rank's shards, in the order of next_shard.
+typedef struct share {
+    int64_t n;
+    uint64_t *fingerprint; // [n]
+    bool *is_finished;     // [n] before this run
+    int64_t n_finished;    // of all ranks
+    int64_t n_bytes;       // of their images
+} share_t;
+
+hirl_status_t hirl_pack_heed_signals(void) {
+    HIRL_REQUIRE(!hirl_signal_cancels(), HIRL_ERR_INTERRUPTED, "signal %d", hirl_signal_cancels());
+    return HIRL_OK;
+}
 
 // -------------------------------------------------------------------------------------- progress
 
@@ -97,14 +113,37 @@ static hirl_status_t shard_path(const hirl_pack_cfg_t *cfg, const char *split, i
                             (long long)number, tail);
 }
 
-// True for "<split>-<digits>.h5<tail>".
-static bool is_shard_name(const char *name, const char *split, const char *tail) {
+static hirl_status_t finished_path(const hirl_pack_cfg_t *cfg, const char *split, int64_t number,
+                                   uint64_t fingerprint, char path[PATH_MAX]) {
+    char tail[sizeof PART + FINGERPRINT_DIGITS + 1];
+    HIRL_TRY(hirl_text_format(tail, sizeof tail, PART "-%0*llx", FINGERPRINT_DIGITS,
+                              (unsigned long long)fingerprint));
+    return shard_path(cfg, split, number, tail, path);
+}
+
+// What a file "<split>-<digits>.h5<tail>" is, by its tail.
+typedef enum name_kind {
+    NAME_OTHER = 0,
+    NAME_SHARD = 1,
+    NAME_PART = 2,    // being written
+    NAME_FINISHED = 4 // waits for the others
+} name_kind_t;
+
+static name_kind_t kind_of_name(const char *name, const char *split) {
     size_t length = strlen(split);
-    if (strncmp(name, split, length) != 0 || name[length] != '-') return false;
+    if (strncmp(name, split, length) != 0 || name[length] != '-') return NAME_OTHER;
     name += length + 1;
     size_t digits = strspn(name, "0123456789");
-    return digits >= 5 && strncmp(name + digits, ".h5", 3) == 0 &&
-           strcmp(name + digits + 3, tail) == 0;
+    if (digits < 5 || strncmp(name + digits, ".h5", 3) != 0) return NAME_OTHER;
+    const char *tail = name + digits + 3;
+    if (!*tail) return NAME_SHARD;
+    if (strncmp(tail, PART, sizeof PART - 1) != 0) return NAME_OTHER;
+    tail += sizeof PART - 1;
+    if (!*tail) return NAME_PART;
+    return *tail == '-' && strspn(tail + 1, "0123456789abcdef") == FINGERPRINT_DIGITS &&
+                   !tail[1 + FINGERPRINT_DIGITS]
+               ? NAME_FINISHED
+               : NAME_OTHER;
 }
 
 // Whether shards of split 'holdout' were taken from this one; then they belong to its old state.
@@ -119,29 +158,26 @@ static bool is_taken_from(const char *path, const char *split) {
     return strcmp(text, split) == 0;
 }
 
-// What to do with shards that this run replaces: count or remove them, or remove temporary files
-// that a killed run left.
-typedef enum sweep { SWEEP_COUNT, SWEEP_REMOVE, SWEEP_REMOVE_PARTS } sweep_t;
-
-static hirl_status_t sweep_output(const hirl_pack_cfg_t *cfg, sweep_t sweep, int64_t *n_p,
-                                  char first[PATH_MAX]) {
-    const char *tail = sweep == SWEEP_REMOVE_PARTS ? PART : "";
+// Counts files of these kinds that this run would replace, and removes them if asked to.
+static hirl_status_t sweep_output(const hirl_pack_cfg_t *cfg, int kinds, bool is_removal,
+                                  int64_t *n_p, char first[PATH_MAX]) {
     DIR *dir = opendir(cfg->output);
     HIRL_REQUIRE(dir, HIRL_ERR_IO, "folder %s: %s", cfg->output, strerror(errno));
     hirl_status_t status = HIRL_OK;
     int64_t n = 0;
     const struct dirent *entry;
     while (status == HIRL_OK && (entry = readdir(dir))) {
-        bool is_own = is_shard_name(entry->d_name, cfg->split, tail);
-        bool is_holdout = !is_own && is_shard_name(entry->d_name, HOLDOUT, tail);
-        if (!is_own && !is_holdout) continue;
+        int kind = kind_of_name(entry->d_name, cfg->split) & kinds;
+        bool is_holdout = !kind && (kind = kind_of_name(entry->d_name, HOLDOUT) & kinds) != 0;
+        if (!kind) continue;
         char path[PATH_MAX];
         status = hirl_text_format(path, sizeof path, "%s/%s", cfg->output, entry->d_name);
         if (status != HIRL_OK) break;
-        if (is_holdout && cfg->n_holdout == 0 && (tail[0] || !is_taken_from(path, cfg->split)))
+        if (is_holdout && cfg->n_holdout == 0 &&
+            (kind != NAME_SHARD || !is_taken_from(path, cfg->split)))
             continue;
         if (n++ == 0 && first) memcpy(first, path, sizeof path);
-        if (sweep != SWEEP_COUNT && unlink(path) != 0 && errno != ENOENT) {
+        if (is_removal && unlink(path) != 0 && errno != ENOENT) {
             status = HIRL_FAIL(HIRL_ERR_IO, "%s: cannot remove it: %s", path, strerror(errno));
         }
     }
@@ -155,13 +191,13 @@ static hirl_status_t prepare_output(const hirl_pack_cfg_t *cfg) {
     HIRL_TRY(hirl_path_make_folder(cfg->output));
     int64_t n = 0;
     char first[PATH_MAX] = "";
-    HIRL_TRY(sweep_output(cfg, SWEEP_COUNT, &n, first));
+    HIRL_TRY(sweep_output(cfg, NAME_SHARD, false, &n, first));
     HIRL_REQUIRE(n == 0 || cfg->overwrite, HIRL_ERR_IO,
                  "%s exists (%lld shards are in the way): set pack%%overwrite = .true. to replace "
                  "them, or choose "
                  "another pack%%output",
                  first, (long long)n);
-    return sweep_output(cfg, SWEEP_REMOVE_PARTS, NULL, NULL);
+    return sweep_output(cfg, NAME_PART, true, NULL, NULL);
 }
 
 // -------------------------------------------------------------------------------------- plan
@@ -305,27 +341,93 @@ static bool next_shard(const split_plan_t plan[2], int64_t *at, int size, int *p
     return *shard < plan[*p].n_shards;
 }
 
-static hirl_status_t write_shards(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
-                                  const hirl_pack_source_t *source, const split_plan_t plan[2]) {
+static hirl_shard_header_t header_of(const hirl_pack_cfg_t *cfg, const split_plan_t *split,
+                                     int64_t shard) {
+    return (hirl_shard_header_t){split->name,     split->taken_from, shard,
+                                 split->n_shards, split->n,          cfg};
+}
+
+static void share_reset(share_t *share) {
+    hirl_mem_free(share->fingerprint);
+    hirl_mem_free(share->is_finished);
+}
+
+// Which of this rank's shards an earlier run has finished.
+static hirl_status_t find_finished(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                                   const hirl_pack_source_t *source, const split_plan_t plan[2],
+                                   share_t *share) {
     int rank = hirl_world_rank(world), size = hirl_world_size(world), p = 0;
-    int64_t shard = 0, mine = 0, n_done = 0;
-    for (int64_t at = rank - size; next_shard(plan, &at, size, &p, &shard);) {
-        mine += plan[p].begin[shard + 1] - plan[p].begin[shard];
+    int64_t shard = 0, i = 0;
+    char path[PATH_MAX];
+    for (int64_t at = rank - size; next_shard(plan, &at, size, &p, &shard);) share->n++;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, share->n, &share->fingerprint));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, share->n, &share->is_finished));
+    for (int64_t at = rank - size; next_shard(plan, &at, size, &p, &shard); i++) {
+        const split_plan_t *split = &plan[p];
+        hirl_shard_header_t header = header_of(cfg, split, shard);
+        HIRL_TRY(hirl_pack_heed_signals());
+        HIRL_TRY(hirl_shard_fingerprint(&header, source, split->order + split->begin[shard],
+                                        split->begin[shard + 1] - split->begin[shard],
+                                        &share->fingerprint[i]));
+        HIRL_TRY(finished_path(cfg, split->name, shard, share->fingerprint[i], path));
+        if (!hirl_pack_is_file(path)) continue;
+        share->is_finished[i] = true;
+        share->n_finished++;
+        for (int64_t j = split->begin[shard]; j < split->begin[shard + 1]; j++)
+            share->n_bytes += source->item[split->order[j]].size;
+    }
+    return HIRL_OK;
+}
+
+static hirl_status_t sum_finished(hirl_world_t *world, share_t *share) {
+    int64_t sums[] = {share->n_finished, share->n_bytes};
+    HIRL_TRY(hirl_par_all_reduce(world, sums, 2, HIRL_PAR_I64, HIRL_PAR_SUM));
+    share->n_finished = sums[0];
+    share->n_bytes = sums[1];
+    if (sums[0] > 0)
+        hirl_log_root(HIRL_LOG_INFO, "pack: %lld shards were finished before and are kept",
+                      (long long)sums[0]);
+    return HIRL_OK;
+}
+
+static hirl_status_t finish_shard(const hirl_pack_cfg_t *cfg, const char *split, int64_t shard,
+                                  uint64_t fingerprint, const char *part) {
+    char path[PATH_MAX];
+    HIRL_TRY(finished_path(cfg, split, shard, fingerprint, path));
+    HIRL_REQUIRE(rename(part, path) == 0, HIRL_ERR_IO, "%s: cannot move it into place: %s", path,
+                 strerror(errno));
+    return HIRL_OK;
+}
+
+// A shard of each rank at a time, so that all end soon when one has to.
+static hirl_status_t write_shards(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                                  const hirl_pack_source_t *source, const split_plan_t plan[2],
+                                  const share_t *share) {
+    int rank = hirl_world_rank(world), size = hirl_world_size(world), p = 0;
+    int64_t shard = 0, mine = 0, n_done = 0, n_shards = plan[0].n_shards + plan[1].n_shards, i = 0;
+    for (int64_t at = rank - size; next_shard(plan, &at, size, &p, &shard); i++) {
+        if (!share->is_finished[i]) mine += plan[p].begin[shard + 1] - plan[p].begin[shard];
     }
     char what[HIRL_DECK_TEXT_MAX], path[PATH_MAX];
     HIRL_TRY(hirl_text_format(what, sizeof what, "pack %.64s: write", cfg->split));
     hirl_pack_progress_t progress;
     hirl_pack_progress_begin(&progress, what, mine);
     hirl_status_t status = HIRL_OK;
-    for (int64_t at = rank - size; status == HIRL_OK && next_shard(plan, &at, size, &p, &shard);) {
-        const split_plan_t *split = &plan[p];
-        hirl_shard_header_t header = {split->name,     split->taken_from, shard,
-                                      split->n_shards, split->n,          cfg};
-        status = shard_path(cfg, split->name, shard, PART, path);
-        if (status != HIRL_OK) break;
-        status = hirl_shard_write(path, &header, source, split->order + split->begin[shard],
-                                  split->begin[shard + 1] - split->begin[shard],
-                                  hirl_world_n_cpus(world), &progress, &n_done);
+    int64_t at = rank - size;
+    for (i = 0; status == HIRL_OK && i * size < n_shards; i++) {
+        if (next_shard(plan, &at, size, &p, &shard) && !share->is_finished[i]) {
+            const split_plan_t *split = &plan[p];
+            hirl_shard_header_t header = header_of(cfg, split, shard);
+            status = shard_path(cfg, split->name, shard, PART, path);
+            if (status == HIRL_OK)
+                status = hirl_shard_write(path, &header, source, split->order + split->begin[shard],
+                                          split->begin[shard + 1] - split->begin[shard],
+                                          hirl_world_n_cpus(world), &progress, &n_done);
+            if (status == HIRL_OK)
+                status = finish_shard(cfg, split->name, shard, share->fingerprint[i], path);
+        }
+        if (status == HIRL_OK) status = hirl_pack_heed_signals();
+        status = hirl_par_agree(world, status);
     }
     hirl_pack_progress_end(&progress);
     return status;
@@ -333,12 +435,12 @@ static hirl_status_t write_shards(hirl_world_t *world, const hirl_pack_cfg_t *cf
 
 // Gives this rank's shards their names.
 static hirl_status_t rename_shards(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
-                                   const split_plan_t plan[2]) {
+                                   const split_plan_t plan[2], const share_t *share) {
     int size = hirl_world_size(world), p = 0;
-    int64_t shard = 0;
+    int64_t shard = 0, i = 0;
     char from[PATH_MAX], to[PATH_MAX];
-    for (int64_t at = hirl_world_rank(world) - size; next_shard(plan, &at, size, &p, &shard);) {
-        HIRL_TRY(shard_path(cfg, plan[p].name, shard, PART, from));
+    for (int64_t at = hirl_world_rank(world) - size; next_shard(plan, &at, size, &p, &shard); i++) {
+        HIRL_TRY(finished_path(cfg, plan[p].name, shard, share->fingerprint[i], from));
         HIRL_TRY(shard_path(cfg, plan[p].name, shard, "", to));
         HIRL_REQUIRE(rename(from, to) == 0, HIRL_ERR_IO, "%s: cannot move it into place: %s", to,
                      strerror(errno));
@@ -399,32 +501,61 @@ static void report(const hirl_pack_cfg_t *cfg, const hirl_pack_source_t *source,
                   hirl_text_duration(taken, seconds), seconds > 0 ? n / seconds : 0.0);
 }
 
+// Everything that has a plan: the shards are written, and then take the place of the old ones.
+static hirl_status_t carry_out(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
+                               const hirl_pack_source_t *source, const split_plan_t plan[2],
+                               share_t *share) {
+    bool is_root = hirl_world_rank(world) == 0;
+    hirl_status_t status = find_finished(world, cfg, source, plan, share);
+    HIRL_TRY(hirl_par_agree(world, status));
+    HIRL_TRY(sum_finished(world, share));
+    int64_t n_bytes = plan[0].n_bytes + plan[1].n_bytes - share->n_bytes;
+    HIRL_TRY(hirl_par_agree(world, is_root ? check_space(cfg, n_bytes) : HIRL_OK));
+    status = write_shards(world, cfg, source, plan, share);
+    if (status == HIRL_OK) {
+        status = is_root ? sweep_output(cfg, NAME_SHARD, true, NULL, NULL) : HIRL_OK;
+        HIRL_TRY(hirl_par_agree(world, status));
+        HIRL_TRY(hirl_par_agree(world, rename_shards(world, cfg, plan, share)));
+    }
+    // In the end this also removes what an earlier run with another plan had finished.
+    if (is_root)
+        (void)sweep_output(cfg,
+                           status == HIRL_ERR_INTERRUPTED ? NAME_PART : NAME_PART | NAME_FINISHED,
+                           true, NULL, NULL);
+    return status;
+}
+
+// What was finished stays for a run that goes on, also if this one did not come to write.
+static void report_interrupted(const hirl_pack_cfg_t *cfg) {
+    int64_t n = 0;
+    char cause[64];
+    (void)hirl_text_format(cause, sizeof cause, "%.60s", hirl_error_text_view());
+    (void)sweep_output(cfg, NAME_FINISHED, false, &n, NULL);
+    hirl_log_root(
+        HIRL_LOG_WARN,
+        "%s: packing ends; %lld finished shards are kept in %s, and the same command goes "
+        "on with them",
+        cause, (long long)n, cfg->output);
+}
+
 hirl_status_t hirl_data_pack(hirl_world_t *world, const hirl_pack_cfg_t *cfg) {
     double begun = hirl_time_now();
     bool is_root = hirl_world_rank(world) == 0;
+    hirl_pack_source_t source = {0};
+    split_plan_t plan[2] = {{0}};
+    share_t share = {0};
+    hirl_status_t status = HIRL_OK;
     HIRL_TRY(check_cfg(cfg));
     HIRL_TRY(hirl_par_agree(world, is_root ? prepare_output(cfg) : HIRL_OK));
-    hirl_pack_source_t source;
-    HIRL_TRY(hirl_pack_source_open(world, cfg, &source));
-    split_plan_t plan[2] = {{0}};
-    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(hirl_pack_source_open(world, cfg, &source), status, done);
     HIRL_TRY_GOTO(hirl_par_agree(world, is_root ? write_skipped(cfg, &source) : HIRL_OK), status,
                   done);
     HIRL_TRY_GOTO(hirl_par_agree(world, make_plan(cfg, &source, plan)), status, done);
-    status = is_root ? check_space(cfg, plan[0].n_bytes + plan[1].n_bytes) : HIRL_OK;
-    HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);
-
-    status = hirl_par_agree(world, write_shards(world, cfg, &source, plan));
-    if (status == HIRL_OK)
-        status =
-            hirl_par_agree(world, is_root ? sweep_output(cfg, SWEEP_REMOVE, NULL, NULL) : HIRL_OK);
-    if (status == HIRL_OK) status = hirl_par_agree(world, rename_shards(world, cfg, plan));
-    if (status != HIRL_OK) {
-        if (is_root) (void)sweep_output(cfg, SWEEP_REMOVE_PARTS, NULL, NULL);
-        goto done;
-    }
+    HIRL_TRY_GOTO(carry_out(world, cfg, &source, plan, &share), status, done);
     if (is_root) report(cfg, &source, plan, hirl_time_now() - begun);
 done:
+    if (is_root && status == HIRL_ERR_INTERRUPTED) report_interrupted(cfg);
+    share_reset(&share);
     plan_reset(&plan[0]);
     plan_reset(&plan[1]);
     hirl_pack_source_reset(&source);

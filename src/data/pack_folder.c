@@ -82,6 +82,8 @@ static hirl_status_t scan_folder(scan_t *scan, const char *folder, int32_t label
     errno = 0;
     while (status == HIRL_OK && (entry = readdir(dir))) {
         if (entry->d_name[0] == '.') continue;
+        status = hirl_pack_heed_signals();
+        if (status != HIRL_OK) break;
         if (is_folder_entry(dirfd(dir), entry)) {
             char below[PATH_MAX];
             status = hirl_text_format(below, sizeof below, "%s/%s", folder, entry->d_name);

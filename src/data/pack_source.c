@@ -213,6 +213,7 @@ static const char *inflate_error(gzFile stream, const char *path) {
 hirl_status_t hirl_pack_inflate(gzFile stream, const char *path, int64_t n, uint8_t *out) {
     const int64_t piece = 1 << 26;
     for (int64_t done = 0; done < n;) {
+        HIRL_TRY(hirl_pack_heed_signals());
         int got = gzread(stream, out + done, (unsigned)(n - done < piece ? n - done : piece));
         const char *text = inflate_error(stream, path);
         HIRL_REQUIRE(got >= 0 && !text, HIRL_ERR_FORMAT,
@@ -345,17 +346,18 @@ static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
     return HIRL_OK;
 }
 
-// Checks inputs [from, to); reason[i - from] tells why one is bad. Fails only where going on makes
-// no sense.
+// Checks inputs [from, to), n_before others being done; reason[i - from] tells why one is bad. Fails
+// only where going on makes no sense.
 static hirl_status_t check_range(const hirl_pack_source_t *source, int64_t from, int64_t to,
-                                 int n_threads, hirl_pack_progress_t *progress, char **reason) {
+                                 int n_threads, hirl_pack_progress_t *progress, int64_t n_before,
+                                 char **reason) {
     hirl_buffer_t *buffer = NULL; // [n_threads, 2]
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, 2 * n_threads, &buffer));
-    atomic_llong n_done = 0;
+    atomic_llong n_done = n_before;
     atomic_bool is_out_of_memory = false;
 #pragma omp parallel for schedule(dynamic, 16) num_threads(n_threads)
     for (int64_t i = from; i < to; i++) {
-        if (is_out_of_memory) continue;
+        if (is_out_of_memory || hirl_signal_cancels()) continue;
         int thread = omp_get_thread_num();
         hirl_status_t status =
             check_image(source, i, &buffer[2 * thread], &buffer[2 * thread + 1], &source->item[i]);
@@ -373,7 +375,7 @@ static hirl_status_t check_range(const hirl_pack_source_t *source, int64_t from,
     hirl_mem_free(buffer);
     HIRL_REQUIRE(!is_out_of_memory, HIRL_ERR_MEMORY,
                  "not enough memory to decode %d images at a time", n_threads);
-    return HIRL_OK;
+    return hirl_pack_heed_signals();
 }
 
 // This rank's lines of the list of skipped inputs, in order.
@@ -414,7 +416,22 @@ done:
     return status;
 }
 
-// Every rank checks its part of the image files; all learn the outcome. Collective.
+// Every rank checks its part [from, to) of the image files, in rounds, so that all end soon when one
+// has to. Collective.
+static hirl_status_t check_rounds(hirl_world_t *world, const hirl_pack_source_t *source,
+                                  int64_t from, int64_t to, hirl_pack_progress_t *progress,
+                                  char **reason) {
+    const int64_t round = 2048, size = hirl_world_size(world), most = (source->n + size - 1) / size;
+    for (int64_t done = 0; done < most; done += round) {
+        int64_t at = from + done < to ? from + done : to, end = at + round < to ? at + round : to;
+        hirl_status_t status = check_range(source, at, end, hirl_world_n_cpus(world), progress,
+                                           at - from, reason + (at - from));
+        HIRL_TRY(hirl_par_agree(world, status));
+    }
+    return HIRL_OK;
+}
+
+// All learn the outcome. Collective.
 static hirl_status_t check_folder(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
                                   hirl_pack_source_t *source) {
     int rank = hirl_world_rank(world), size = hirl_world_size(world);
@@ -432,8 +449,8 @@ static hirl_status_t check_folder(hirl_world_t *world, const hirl_pack_cfg_t *cf
     hirl_status_t status = HIRL_ALLOC(HIRL_MEM_DATA, to - from, &reason);
     if (status == HIRL_OK) status = HIRL_ALLOC(HIRL_MEM_DATA, size, &counts);
     if (status == HIRL_OK) status = HIRL_ALLOC(HIRL_MEM_DATA, source->n, &all);
-    if (status == HIRL_OK)
-        status = check_range(source, from, to, hirl_world_n_cpus(world), &progress, reason);
+    status = hirl_par_agree(world, status);
+    if (status == HIRL_OK) status = check_rounds(world, source, from, to, &progress, reason);
     if (status == HIRL_OK) status = list_skipped(source, from, to, reason, &lines, &n_bad);
     hirl_pack_progress_end(&progress);
     HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);

@@ -195,6 +195,7 @@ static hirl_status_t write_images(hid_t object, const char *path, const hirl_pac
         to = from + 1;
         while (to < n && columns->offset[to + 1] - columns->offset[from] <= BLOCK_BYTES) to++;
         int64_t bytes = columns->offset[to] - columns->offset[from];
+        HIRL_TRY_GOTO(hirl_pack_heed_signals(), status, done);
         HIRL_TRY_GOTO(hirl_buffer_reserve(&block, (size_t)bytes), status, done);
         HIRL_TRY_GOTO(read_block(source, order, from, to, columns, n_threads, block.data), status,
                       done);
@@ -267,6 +268,65 @@ done:
     columns_reset(&columns);
     return status;
 }
+
+// ----------------------------------------------------------------------------------- fingerprint
+
+static uint64_t hash_of(const void *data, int64_t n, size_t size) {
+    return n > 0 ? hirl_hash64(data, (size_t)n * size) : 0;
+}
+
+// Of what write_attributes writes.
+static hirl_status_t hash_header(const hirl_shard_header_t *header,
+                                 const hirl_pack_source_t *source, uint64_t *hash_p) {
+    const hirl_pack_cfg_t *cfg = header->cfg;
+    hirl_text_t text = {0};
+    HIRL_TRY(hirl_text_append(
+        &text, "%d\n%s\n%s\n%lld %lld %lld\n%s\n%s\n%lld %d %lld %d %lld\n%s", HIRL_SHARD_VERSION,
+        header->split, header->taken_from ? header->taken_from : "", (long long)header->number,
+        (long long)header->n_shards, (long long)header->n_split_samples, cfg->source,
+        hirl_pack_format_text(source->format), (long long)cfg->seed, cfg->shuffle,
+        (long long)cfg->n_holdout, source->is_planar, (long long)source->stride,
+        hirl_build_info_text()));
+    *hash_p = hirl_hash64(text.data, text.size);
+    hirl_text_reset(&text);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_shard_fingerprint(const hirl_shard_header_t *header,
+                                     const hirl_pack_source_t *source, const int64_t *order,
+                                     int64_t n, uint64_t *fingerprint_p) {
+    columns_t columns = {0};
+    const hirl_class_table_t *classes = &source->classes;
+    uint64_t hash_of_header;
+    hirl_status_t status;
+    HIRL_TRY(hash_header(header, source, &hash_of_header));
+    HIRL_TRY_GOTO(columns_fill(&columns, source, order, n), status, done);
+    // What an image file held was noted when it was checked.
+    for (int64_t i = 0; i < n; i++)
+        columns.checksum[i] = source->content ? hash_of(source->content + order[i] * source->stride,
+                                                        source->stride, 1)
+                                              : source->item[order[i]].checksum;
+    const uint64_t parts[] = {
+        hash_of_header,
+        hash_of(columns.offset, n + 1, sizeof *columns.offset),
+        hash_of(columns.name_offset, n + 1, sizeof *columns.name_offset),
+        hash_of(columns.name, columns.name_offset[n], 1),
+        hash_of(columns.height, n, sizeof *columns.height),
+        hash_of(columns.width, n, sizeof *columns.width),
+        hash_of(columns.channels, n, sizeof *columns.channels),
+        hash_of(columns.label, n, sizeof *columns.label),
+        hash_of(columns.checksum, n, sizeof *columns.checksum),
+        hash_of(classes->name, (int64_t)classes->n * classes->width, 1),
+        classes->parent ? hash_of(classes->parent, classes->n, sizeof *classes->parent) : 0,
+    };
+    *fingerprint_p = hirl_hash64(parts, sizeof parts);
+    status = HIRL_OK;
+done:
+    columns_reset(&columns);
+    return status;
+}
+
+// ------------------------------------------------------------------------------------------ all
 
 static hirl_status_t bring_to_disk(const char *path) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

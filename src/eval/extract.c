@@ -69,9 +69,11 @@ hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_CLUSTER, n_local, &label), status, err);
     HIRL_TRY_GOTO(hirl_loader_create(ctx->world, set, ctx->data, &spec, &loader), status, err);
     HIRL_TRY_GOTO(hirl_loader_begin_epoch(loader, 0, 0), status, err);
-    for (;;) {
+    // As many rounds on all ranks: one may have a batch less.
+    for (int64_t round = 0; round * ctx->batch < (n + size - 1) / size; ++round) {
+        HIRL_TRY_GOTO(hirl_par_heed_signals(ctx->world), status, err);
         HIRL_TRY_GOTO(hirl_loader_next(loader, &batch), status, err);
-        if (!batch) break;
+        if (!batch) continue;
         HIRL_TRY_GOTO(embed_batch(ctx, kind, batch, &x, n_local, done, &d), status, err);
         memcpy(label + done, batch->label, (size_t)batch->n * sizeof *label);
         done += batch->n;

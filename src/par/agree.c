@@ -41,6 +41,14 @@ static void record(report_t *report, const char *prefix) {
                       report->text);
 }
 
+hirl_status_t hirl_par_heed_signals(hirl_world_t *world) {
+    int32_t number = hirl_signal_cancels();
+    if (!hirl_signal_can_cancel()) return HIRL_OK;
+    HIRL_TRY(hirl_par_all_reduce(world, &number, 1, HIRL_PAR_I32, HIRL_PAR_MAX));
+    HIRL_REQUIRE(number == 0, HIRL_ERR_INTERRUPTED, "signal %d", number);
+    return HIRL_OK;
+}
+
 hirl_status_t hirl_par_agree(hirl_world_t *world, hirl_status_t mine) {
     HIRL_REQUIRE(world, HIRL_ERR_ARG, "%s: there is no world", __func__);
     int failing = mine == HIRL_OK ? world->size : world->rank, first = 0;
