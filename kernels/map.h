@@ -5,8 +5,9 @@
 ///     enum { n_inputs = ... };
 ///     template <int N> __device__ void read(int64_t at, float (&v)[n_inputs][N]) const;
 ///     template <int N> __device__ void write(int64_t at, const float (&v)[n_inputs][N]) const;
-/// for the elements [at, at + N). A thread reads a few such groups before it writes the first, so that enough bytes are under way. Each
-/// thread writes only where it has read, so an output may be one of the inputs. Where arrays are not aligned the same is done element by element.
+/// for the elements [at, at + N). A thread reads a few such groups before it writes the first, so that enough bytes are under
+/// way. It writes only where it has read, so an output may be one of the inputs. Where arrays are not aligned the same is
+/// done element by element.
 #ifndef HIRL_KERNELS_MAP_H
 #define HIRL_KERNELS_MAP_H
 

@@ -1,5 +1,5 @@
-/// Around matrix products and convolutions. Floors in bytes per element, f32 | bf16: weights packed 8 | 6 and unpacked 8 | 6 (accumulating
-/// 12 | 10), bias 8 | 4, epilogue 8 | 4 (with `pre` 12 | 6), column sums 4 | 2.
+/// Around matrix products and convolutions. Floors in bytes per element, f32 | bf16: weights packed 8 | 6 and unpacked 8 | 6
+/// (accumulating 12 | 10), bias 8 | 4, epilogue 8 | 4 (with `pre` 12 | 6), column sums 4 | 2.
 ///
 /// Packing transposes [n_in, n_taps] to [n_taps, n_in] for each output channel, through shared memory, so that both sides are
 /// read and written in order. Rows there have an odd length, so that neither side meets a bank twice.

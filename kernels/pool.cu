@@ -1,5 +1,5 @@
-/// Pooling of images [n, h, w, c]: a thread takes N neighbouring channels of one pixel of the result. Floors, if what windows share comes
-/// from the caches, in bytes per element of x, f32 | bf16, with windows 3 x 3 and stride 2:
+/// Pooling of images [n, h, w, c]: a thread takes N neighbouring channels of one pixel of the result. Floors, if what windows
+/// share comes from the caches, in bytes per element of x, f32 | bf16, with windows 3 x 3 and stride 2:
 ///     max_pool 6 | 3.5;  max_pool_backward 6 | 3.5;  global averages 4 | 2
 /// The backward is a gather: each x looks which of the windows around it it won, so that nothing is added by atomics and dx is
 /// written once.
@@ -54,8 +54,9 @@ struct pixel {
     }
 };
 
-/// KERNEL 0: as p says, one cell of the window after another; else its loads need not wait for one another. Cells in the padding are read
-/// as the nearest inside, which lies in the window as well: it comes no earlier and counts no more for being read twice.
+/// KERNEL 0: as p says, one cell of the window after another; else its loads need not wait for one another. Cells in the
+/// padding are read as the nearest inside, which lies in the window as well, because the padding is at most half of it: it
+/// comes no earlier and counts no more for being read twice.
 template <int N, int KERNEL, typename I, typename T>
 __global__ void max_pool(hirl_k_pool_t p, I n_groups, const T *x, T *y, int32_t *winner) {
     constexpr int AT_ONCE = KERNEL ? KERNEL * KERNEL : 1;

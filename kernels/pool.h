@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-/// Windows of `kernel` squared; x [n, h, w, c], y [n, h_out, w_out, c].
+/// Windows of `kernel` squared, at most half of it padding; x [n, h, w, c], y [n, h_out, w_out, c].
 typedef struct hirl_k_pool {
     int64_t n;
     int h, w, c, h_out, w_out;

@@ -1,5 +1,5 @@
-// What the table of operations cannot show: rows added back in order over many tiles, hot rows and bad indices; arrays that begin anywhere;
-// maxima among equals and NaNs; column sums of tall matrices; copies and updates that must not depend on how an array is aligned.
+// What the table of operations cannot show: rows added back in order over many tiles, hot rows and bad indices; maxima among
+// equals and NaNs; column sums of tall matrices; copies and updates that must not depend on how an array is aligned.
 // test: backends=cpu,cuda timeout=120
 #include "hirl/backend.h"
 
