@@ -253,6 +253,40 @@ hirl_status_t hirl_op_path_loss_backward(hirl_backend_t *be, int n_levels,
                                          const hirl_tensor_t *negative, const hirl_tensor_t *dloss,
                                          hirl_tensor_t *const *dsimilarity);
 
+// ---------------------------------------------------------------------------------------------- augmented views
+
+/// Colour jitter: what a view's recipe may ask for, each once at most.
+typedef enum hirl_jitter {
+    HIRL_JITTER_BRIGHTNESS,
+    HIRL_JITTER_CONTRAST,
+    HIRL_JITTER_SATURATION,
+    HIRL_JITTER_HUE,
+    HIRL_N_JITTER
+} hirl_jitter_t;
+
+enum { HIRL_VIEW_SIDE_MAX = 8192, HIRL_VIEW_IMAGE_SIDE_MAX = 65500 };
+
+/// How one view is made from a decoded image u8 [height, width, channels], rows dense, that begins at byte `offset`.
+typedef struct hirl_view_recipe {
+    int64_t offset;
+    int32_t height, width;
+    int32_t top, left, crop_height, crop_width; // the part of the image that is resized
+    int32_t n_jitter;
+    int32_t jitter[HIRL_N_JITTER]; // hirl_jitter_t, in the order they are done
+    double factor[HIRL_N_JITTER];  // of each in that order; of hue: the shift, in turns
+    double blur_sigma;             // 0..1000 pixels
+    bool is_bicubic, is_flipped, is_gray, has_blur, is_solarized;
+} hirl_view_recipe_t;
+
+/// y f32 [n, size, size, channels]: one view a recipe. Crop and antialiased resize, jitter, grey, blur, solarise (from 128 on), flip, each
+/// rounded to 8 bits as torchvision does on PIL images; then (value / 255 - mean) / std as value * scale + offset with
+/// scale = 1 / (255 std) and offset = -mean / std rounded to f32. `pixels` u8 [bytes] holds the images; `recipes` [n], `mean` and `std`
+/// [channels] are the host's. Channels are 1 (saturation, hue and grey then change nothing) or 3. All backends give the same bits.
+hirl_status_t hirl_op_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels,
+                                 const hirl_view_recipe_t *recipes, int64_t n, int size,
+                                 int channels, const float *mean, const float *std,
+                                 hirl_tensor_t *y);
+
 // ---------------------------------------------------------------------------------------------- parameter updates (f32 slabs, in place)
 
 /// p, g, v are equally long plain slabs. SGD (PyTorch's): g' = g + wd p; v = mu v + g'; p -= lr (nesterov ? g' + mu v : v).

@@ -8,7 +8,8 @@
 /// - on host backends, indices and targets being in range (device backends check them in their kernels);
 /// - outputs that are always plain having storage: vectors, matrices, scalars, and everything of to_plain, gather_*,
 ///   concat_*, split_*, global_avg_pool, bn_stats, bn_backward_sums, gemm, linear*, l2_*, row_*, layer_norm*, softmax*,
-///   cross_entropy*, path_loss*;
+///   cross_entropy*, path_loss*, make_views;
+/// - recipes of views being possible: images within `pixels`, crops within images, jitter without repetition;
 /// - image outputs (cast, to_layout_of, to_blocked, add, mul, conv2d.y, conv2d_backward_data.dx, max_pool.y,
 ///   max_pool_backward.dx, global_avg_pool_backward.dx, bn_apply.y, bn_backward_apply.dx and .dresidual, act.y,
 ///   act_backward.dx) either having plain storage of the right shape and dtype, or being {0}: then the function
@@ -184,6 +185,11 @@ struct hirl_backend_ops {
                                         const hirl_tensor_t *positive,
                                         const hirl_tensor_t *negative, const hirl_tensor_t *dloss,
                                         hirl_tensor_t *const *dsimilarity);
+
+    hirl_status_t (*make_views)(hirl_backend_t *be, const hirl_tensor_t *pixels,
+                                const hirl_view_recipe_t *recipes, int64_t n, int size,
+                                int channels, const float *mean, const float *std,
+                                hirl_tensor_t *y);
 
     hirl_status_t (*sgd)(hirl_backend_t *be, float lr, float momentum, float weight_decay,
                          bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,

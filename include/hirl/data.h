@@ -1,9 +1,11 @@
 /// @file data.h
-/// Data sets of sharded HDF5 files: packing, reading, augmentation, and the loader that hands out whole batches ahead of time.
+/// Data sets of sharded HDF5 files: packing, reading, augmentation (by the loader's threads, or by a backend), and the loader that hands
+/// out whole batches ahead of time.
 /// HDF5 is called only by the thread that opens or packs; worker threads read `/data` by mmap or pread.
 #ifndef HIRL_DATA_H
 #define HIRL_DATA_H
 
+#include "hirl/backend.h"
 #include "hirl/deck.h"
 #include "hirl/par.h"
 
@@ -53,6 +55,8 @@ typedef struct hirl_views_cfg {
     double solarize_prob[HIRL_DECK_LIST_MAX];
     int n_solarize_prob;
     double flip_prob;
+    char
+        maker[HIRL_DECK_TEXT_MAX]; // 'auto' | 'loader' | 'backend': who makes the views of training
     // evaluation transform: resize the shorter side, centre crop; 0: leave as stored
     int64_t eval_resize, eval_crop;
     char eval_interpolation[HIRL_DECK_TEXT_MAX];
@@ -216,6 +220,11 @@ typedef struct hirl_batch {
     int width[HIRL_MAX_VIEWS];
     int channels;
     float *view[HIRL_MAX_VIEWS]; // f32 [n, size, width, channels], normalised; 64-byte aligned
+    // keeps_pixels: what the views, then NULL, are made from
+    const uint8_t *pixels; // decoded images, back to back
+    int64_t n_pixel_bytes;
+    const hirl_view_recipe_t *recipe[HIRL_MAX_VIEWS]; // [n] of each view
+    const float *mean, *std;                          // [channels]
 } hirl_batch_t;
 
 typedef struct hirl_loader_spec {
@@ -224,6 +233,7 @@ typedef struct hirl_loader_spec {
     bool
         is_train; // train: epoch order by keyed permutation, incomplete last batch dropped, views augmented.
     // eval: this rank's contiguous part [N r / W, N (r+1) / W) in order, one un-augmented view, last batch short
+    bool keeps_pixels; // train: images stay u8, and come with the recipes of their views
     const hirl_view_spec_t *views; // train
     int n_views;
     int eval_resize, eval_crop;
@@ -247,6 +257,15 @@ hirl_status_t hirl_loader_begin_epoch(hirl_loader_t *loader, int64_t epoch, int6
 /// Waits for the next batch; `*batch_p` is NULL at the end of the epoch. Not collective. Undecodable samples are logged (shard and sample),
 /// replaced by the next decodable sample of the set, and counted; beyond max_bad_fraction: HIRL_ERR_FORMAT.
 hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch_p);
+
+/// The images of a batch that keeps its pixels, u8 [bytes] in the backend's memory. Not collective.
+hirl_status_t hirl_batch_upload(hirl_backend_t *be, const hirl_batch_t *batch,
+                                hirl_tensor_t *pixels_p);
+/// Rows [first, first + n) of view v, f32 [n, size, width, channels], made by the backend from what hirl_batch_upload gave: the same bits as
+/// a loader's that makes views itself. Not collective.
+hirl_status_t hirl_batch_make_view(hirl_backend_t *be, const hirl_batch_t *batch,
+                                   const hirl_tensor_t *pixels, int v, int64_t first, int64_t n,
+                                   hirl_tensor_t *view_p);
 
 /// What a loader has done since it was created; only ever grows.
 typedef struct hirl_loader_counts {

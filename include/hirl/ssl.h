@@ -37,10 +37,12 @@ typedef struct hirl_draws {
     int64_t n_negative;      // M
 } hirl_draws_t;
 
-/// One micro-batch of this rank.
+/// One micro-batch of this rank. Methods take its views by hirl_step_input, wherever they lie.
 typedef struct hirl_step {
     const hirl_batch_t *batch; // the rank's whole batch
-    int64_t first, n;          // rows of it that make the micro-batch
+    const hirl_tensor_t *
+        view; // [n_views] f32 [n, size, width, channels], made by the backend; NULL: the batch holds the views
+    int64_t first, n; // rows of it that make the micro-batch
     int micro, n_micro;
     int64_t step;              // optimiser steps done
     const hirl_draws_t *draws; // NULL: all drawn
@@ -161,6 +163,10 @@ void hirl_method_destroy(hirl_method_t *method);
 hirl_status_t hirl_method_set_hierarchy(hirl_method_t *method,
                                         HIRL_OWN hirl_hierarchy_t *hierarchy);
 
+/// View v of the micro-batch as a variable.
+hirl_status_t hirl_step_input(hirl_tape_t *tape, const hirl_step_t *step, int v, hirl_var_t **x_p);
+/// Shape of view v of the micro-batch: [n, size, width, channels].
+hirl_shape_t hirl_step_shape(const hirl_step_t *step, int v);
 /// Rows [first, first + n) of a view as a variable on the tape's backend: wrapped where the backend computes in host memory, copied otherwise.
 hirl_status_t hirl_input_var(hirl_tape_t *tape, const float *host, int64_t first,
                              hirl_shape_t shape, hirl_var_t **x_p);

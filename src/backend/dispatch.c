@@ -886,6 +886,69 @@ hirl_status_t hirl_op_path_loss_backward(hirl_backend_t *be, int n_levels,
     RUN(path_loss_backward, n_levels, similarity, positive, negative, dloss, dsimilarity);
 }
 
+// ---------------------------------------------------------------------------------------------- augmented views
+
+static hirl_status_t check_recipe(const hirl_view_recipe_t *r, int64_t i, int channels,
+                                  int64_t n_bytes) {
+    const int most = HIRL_VIEW_IMAGE_SIDE_MAX;
+    HIRL_REQUIRE(r->height >= 1 && r->height <= most && r->width >= 1 && r->width <= most,
+                 HIRL_ERR_ARG, "make_views: image %lld is %d x %d, want sides of 1..%d",
+                 (long long)i, (int)r->height, (int)r->width, most);
+    const int64_t bytes = (int64_t)r->height * r->width * channels;
+    HIRL_REQUIRE(r->offset >= 0 && bytes <= n_bytes && r->offset <= n_bytes - bytes, HIRL_ERR_ARG,
+                 "make_views: image %lld of %d x %d x %d at byte %lld lies outside of the %lld "
+                 "bytes of pixels",
+                 (long long)i, (int)r->height, (int)r->width, channels, (long long)r->offset,
+                 (long long)n_bytes);
+    HIRL_REQUIRE(r->top >= 0 && r->left >= 0 && r->crop_height >= 1 && r->crop_width >= 1 &&
+                     r->crop_height <= r->height && r->crop_width <= r->width &&
+                     r->top <= r->height - r->crop_height && r->left <= r->width - r->crop_width,
+                 HIRL_ERR_ARG,
+                 "make_views: crop %lld of %d x %d at (%d, %d) lies outside of its %d x %d image",
+                 (long long)i, (int)r->crop_height, (int)r->crop_width, (int)r->top, (int)r->left,
+                 (int)r->height, (int)r->width);
+    HIRL_REQUIRE(r->n_jitter >= 0 && r->n_jitter <= HIRL_N_JITTER, HIRL_ERR_ARG,
+                 "make_views: view %lld has %d jitter operations, want 0..%d", (long long)i,
+                 (int)r->n_jitter, (int)HIRL_N_JITTER);
+    for (int j = 0; j < r->n_jitter; ++j) {
+        HIRL_REQUIRE(r->jitter[j] >= 0 && r->jitter[j] < HIRL_N_JITTER, HIRL_ERR_ARG,
+                     "make_views: view %lld has jitter operation %d, want 0..%d", (long long)i,
+                     (int)r->jitter[j], (int)HIRL_N_JITTER - 1);
+        for (int k = 0; k < j; ++k)
+            HIRL_REQUIRE(r->jitter[k] != r->jitter[j], HIRL_ERR_ARG,
+                         "make_views: view %lld has jitter operation %d twice", (long long)i,
+                         (int)r->jitter[j]);
+        HIRL_REQUIRE(isfinite(r->factor[j]), HIRL_ERR_ARG,
+                     "make_views: view %lld has jitter factor %g", (long long)i, r->factor[j]);
+    }
+    HIRL_REQUIRE(!r->has_blur || (r->blur_sigma >= 0 && r->blur_sigma <= 1000), HIRL_ERR_ARG,
+                 "make_views: view %lld has a blur of %g pixels, want 0..1000", (long long)i,
+                 r->blur_sigma);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_op_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels,
+                                 const hirl_view_recipe_t *recipes, int64_t n, int size,
+                                 int channels, const float *mean, const float *std,
+                                 hirl_tensor_t *y) {
+    BEGIN(make_views);
+    TAKE_PLAIN(pixels, 1 << HIRL_U8, VECTOR);
+    NEED(recipes && n >= 1 && n <= INT32_MAX, "make_views: %lld recipes given",
+         recipes ? (long long)n : 0LL);
+    NEED(size >= 1 && size <= HIRL_VIEW_SIDE_MAX, "make_views: views of side %d, want 1..%d", size,
+         (int)HIRL_VIEW_SIDE_MAX);
+    NEED(channels == 1 || channels == 3, "make_views: %d channels, want 1 or 3", channels);
+    NEED(mean && std, "make_views: no mean or no std given");
+    for (int c = 0; c < channels; ++c)
+        NEED(isfinite(mean[c]) && isfinite(std[c]) && std[c] > 0,
+             "make_views: channel %d has mean %g and std %g, want a std above 0", c,
+             (double)mean[c], (double)std[c]);
+    for (int64_t i = 0; i < n; ++i)
+        PASS(check_recipe(&recipes[i], i, channels, pixels->shape.dim[0]));
+    GIVE(y, hirl_shape_4(n, size, size, channels), HIRL_F32);
+    RUN(make_views, pixels, recipes, n, size, channels, mean, std, y);
+}
+
 // ---------------------------------------------------------------------------------------------- parameter updates
 
 #define TAKE_SLAB(x, n)                                                                    \

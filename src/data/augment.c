@@ -114,6 +114,36 @@ void hirl_view_draw(const hirl_view_spec_t *spec, int height, int width, hirl_rn
     *draws_p = draws;
 }
 
+void hirl_view_write_recipe(const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
+                            int height, int width, int64_t offset, hirl_view_recipe_t *recipe_p) {
+    const bool is_used[HIRL_N_JITTER] = {
+        [HIRL_JITTER_BRIGHTNESS] = spec->brightness > 0,
+        [HIRL_JITTER_CONTRAST] = spec->contrast > 0,
+        [HIRL_JITTER_SATURATION] = spec->saturation > 0,
+        [HIRL_JITTER_HUE] = spec->hue > 0,
+    };
+    hirl_view_recipe_t recipe = {.offset = offset,
+                                 .height = height,
+                                 .width = width,
+                                 .top = draws->top,
+                                 .left = draws->left,
+                                 .crop_height = draws->height,
+                                 .crop_width = draws->width,
+                                 .blur_sigma = draws->sigma,
+                                 .is_bicubic = spec->is_bicubic,
+                                 .is_flipped = draws->is_flipped,
+                                 .is_gray = draws->is_gray,
+                                 .has_blur = draws->has_blur,
+                                 .is_solarized = draws->is_solarized};
+    for (int i = 0; i < HIRL_N_JITTER && draws->has_jitter; i++) {
+        const int op = draws->order[i];
+        if (!is_used[op]) continue;
+        recipe.jitter[recipe.n_jitter] = op;
+        recipe.factor[recipe.n_jitter++] = draws->factor[op];
+    }
+    *recipe_p = recipe;
+}
+
 // ------------------------------------------------------------------------------------ operations
 
 static void jitter(const hirl_planes_t *planes, const hirl_view_spec_t *spec,

@@ -106,14 +106,6 @@ hirl_status_t hirl_blur_planes(hirl_augment_t *augment, const hirl_planes_t *pla
 
 // ------------------------------------------------------------------------------- draws of one view
 
-enum {
-    HIRL_JITTER_BRIGHTNESS,
-    HIRL_JITTER_CONTRAST,
-    HIRL_JITTER_SATURATION,
-    HIRL_JITTER_HUE,
-    HIRL_N_JITTER
-};
-
 /// Everything that is random about a view.
 typedef struct hirl_view_draws {
     bool is_flipped, has_jitter, is_gray, has_blur, is_solarized;
@@ -132,6 +124,10 @@ bool hirl_crop_fit(int height, int width, double share, double ratio, int *crop_
                    int *crop_width_p);
 /// Crop taken when no try fits: the central one with the nearest allowed ratio.
 void hirl_crop_central(int height, int width, const double ratio[2], hirl_view_draws_t *draws_p);
+
+/// The draws as a recipe for backends; the image begins at byte `offset`. Operations that the specification leaves out are left out.
+void hirl_view_write_recipe(const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
+                            int height, int width, int64_t offset, hirl_view_recipe_t *recipe_p);
 
 /// Makes the view that `draws` describes.
 hirl_status_t hirl_view_apply(hirl_augment_t *augment, const hirl_image_t *image,

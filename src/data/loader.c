@@ -5,9 +5,13 @@
 // order, so the oldest incomplete batch is finished first; training runs on into the next epoch
 // without a pause. All shared state is guarded by one mutex, taken once per few samples; batch
 // buffers are written without it by the ticket's owner and read once all tickets are done.
+// A loader that keeps pixels decodes to bytes and leaves the views, drawn as ever, to a backend. Where each image of a batch goes is
+// laid out from the sizes in the shards' index when the batch is begun; an image that came out larger, because it stands in for
+// an undecodable one, waits apart and is put behind the others when the batch is handed out.
 // Batches carry running numbers q; batch q lives in slot q mod n_slots. Nothing is allocated after
 // start but what scratch buffers grow by.
 #include "augment_impl.h"
+#include "data_impl.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -15,8 +19,10 @@
 #include <string.h>
 
 enum {
-    MAX_TICKETS = 8,   // samples a worker takes at a time at most
-    ERROR_TEXT = 1024, // room for a worker's failure
+    MAX_TICKETS = 8,          // samples a worker takes at a time at most
+    PIXEL_ALIGN = 16,         // bytes, of kept images
+    LAID_OUT_MOST = 64 << 20, // bytes
+    ERROR_TEXT = 1024,        // room for a worker's failure
     MAX_THREADS = 1024
 };
 
@@ -28,6 +34,12 @@ typedef struct slot {
     int64_t *index;
     int32_t *label;
     float *view[HIRL_MAX_VIEWS];
+    // keeps_pixels:
+    hirl_view_recipe_t *recipe[HIRL_MAX_VIEWS];
+    hirl_buffer_t pixels;
+    int64_t n_bytes;      // of it in use
+    int64_t *place;       // [n_local + 1] where each image may lie
+    hirl_buffer_t *apart; // [n_local] images that do not fit there; mostly empty
     hirl_status_t status; // of the first sample (in order) that failed
     int64_t failed;
     char text[ERROR_TEXT];
@@ -43,7 +55,7 @@ typedef struct worker {
 struct hirl_loader {
     const hirl_shard_set_t *set;
     // What is wanted; constant after creation.
-    bool is_train;
+    bool is_train, keeps_pixels;
     uint64_t seed;
     int64_t n_set; // samples of the set
     // Of the set (eval) or of each global batch (train), this rank's first sample and their number.
@@ -70,6 +82,8 @@ struct hirl_loader {
     pthread_cond_t ready; // the consumer: a batch is complete, or the workers have paused
     bool has_sync, is_stopping, is_paused, is_running;
     int n_busy;
+    hirl_permutation_t order; // of order_epoch, for laying out
+    int64_t order_epoch;
     // Batch q_first is batch number_first of epoch_first.
     int64_t q_first, epoch_first, number_first;
     int64_t q_end;          // no batch from here on is prepared
@@ -154,6 +168,74 @@ static int64_t sample_index(const hirl_loader_t *loader, const hirl_permutation_
     return hirl_permutation_at(order, number * loader->batch + loader->first + i);
 }
 
+// Where the images of a batch go; with the lock held. Workers see to it that there is room.
+static void lay_out(hirl_loader_t *loader, slot_t *slot) {
+    if (loader->order_epoch != slot->epoch) {
+        loader->order_epoch = slot->epoch;
+        loader->order = hirl_permutation_make(loader->seed, HIRL_RNG_ORDER, (uint64_t)slot->epoch,
+                                              loader->n_set);
+    }
+    int64_t total = 0;
+    for (int64_t i = 0; i < slot->n; i++) {
+        int height, width;
+        hirl_buffer_reset(&slot->apart[i]); // of a batch that was dropped
+        hirl_shard_set_image_size(
+            loader->set, sample_index(loader, &loader->order, slot->number, i), &height, &width);
+        const int64_t bytes = (int64_t)height * width * loader->channels;
+        slot->place[i] = total;
+        // An image that large must decode before it is believed.
+        if (bytes <= LAID_OUT_MOST) total += (bytes + PIXEL_ALIGN - 1) / PIXEL_ALIGN * PIXEL_ALIGN;
+    }
+    slot->place[slot->n] = slot->n_bytes = total;
+    // A failure shows as a buffer that is too small.
+    if (slot->pixels.size <= (size_t)total)
+        (void)hirl_buffer_reserve(&slot->pixels, (size_t)(total + total / 8 + 1));
+}
+
+// Keeps the image's pixels and draws its views.
+static hirl_status_t keep_pixels(const hirl_loader_t *loader, slot_t *slot,
+                                 const hirl_image_t *image, int64_t index, int64_t i) {
+    const size_t bytes = (size_t)image->height * (size_t)image->width * (size_t)image->channels;
+    HIRL_REQUIRE(slot->pixels.size > (size_t)slot->n_bytes, HIRL_ERR_MEMORY,
+                 "cannot allocate %lld bytes for the images of a batch; use a smaller optim%%batch "
+                 "or data%%n_ahead",
+                 (long long)slot->n_bytes);
+    uint8_t *to = slot->pixels.data + slot->place[i];
+    if (bytes > (size_t)(slot->place[i + 1] - slot->place[i])) {
+        HIRL_TRY(hirl_buffer_reserve(&slot->apart[i], bytes));
+        to = slot->apart[i].data;
+    }
+    memcpy(to, image->pixels, bytes);
+    for (int v = 0; v < loader->n_views; v++) {
+        hirl_rng_t rng = hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)slot->epoch,
+                                       (uint64_t)index, (uint32_t)v);
+        hirl_view_draws_t draws;
+        hirl_view_draw(&loader->views[v], image->height, image->width, &rng, &draws);
+        hirl_view_write_recipe(&loader->views[v], &draws, image->height, image->width,
+                               slot->place[i], &slot->recipe[v][i]);
+    }
+    return HIRL_OK;
+}
+
+// Puts the images that lie apart behind the others. The slot is complete and not handed out yet.
+static hirl_status_t join_pixels(const hirl_loader_t *loader, slot_t *slot) {
+    int64_t total = slot->n_bytes;
+    for (int64_t i = 0; i < slot->n; i++) total += (int64_t)slot->apart[i].size;
+    if (total == slot->n_bytes) return HIRL_OK;
+    if (slot->pixels.size < (size_t)total) {
+        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_DATA, (size_t)total, (void **)&slot->pixels.data));
+        slot->pixels.size = (size_t)total;
+    }
+    for (int64_t i = 0; i < slot->n; i++) {
+        if (slot->apart[i].size == 0) continue;
+        memcpy(slot->pixels.data + slot->n_bytes, slot->apart[i].data, slot->apart[i].size);
+        for (int v = 0; v < loader->n_views; v++) slot->recipe[v][i].offset = slot->n_bytes;
+        slot->n_bytes += (int64_t)slot->apart[i].size;
+        hirl_buffer_reset(&slot->apart[i]);
+    }
+    return HIRL_OK;
+}
+
 static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_permutation_t *order,
                                  int64_t i) {
     const hirl_loader_t *loader = worker->loader;
@@ -176,6 +258,7 @@ static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_perm
                                  loader->eval_is_bicubic, loader->mean, loader->std,
                                  slot->view[0] + (size_t)i * loader->view_floats[0]);
     }
+    if (loader->keeps_pixels) return keep_pixels(loader, slot, &image, index, i);
     for (int v = 0; v < loader->n_views; v++) {
         hirl_rng_t rng = hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)slot->epoch,
                                        (uint64_t)index, (uint32_t)v);
@@ -213,6 +296,7 @@ static slot_t *take_tickets(hirl_loader_t *loader, int64_t *from_p, int64_t *to_
         }
         slot->n_left = slot->n;
         slot->status = HIRL_OK;
+        if (loader->keeps_pixels) lay_out(loader, slot);
     }
     *from_p = loader->i_take;
     *to_p = *from_p + loader->tickets < slot->n ? *from_p + loader->tickets : slot->n;
@@ -387,14 +471,20 @@ static hirl_status_t create_slots(hirl_loader_t *loader) {
                      loader->channels);
         loader->view_floats[v] = sides[0] * sides[1] * sides[2];
         for (int s = 0; s < loader->n_slots; s++) {
-            HIRL_TRY(hirl_mem_alloc(HIRL_MEM_DATA, bytes, (void **)&loader->slots[s].view[v]));
+            slot_t *slot = &loader->slots[s];
+            HIRL_TRY(loader->keeps_pixels
+                         ? HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &slot->recipe[v])
+                         : hirl_mem_alloc(HIRL_MEM_DATA, bytes, (void **)&slot->view[v]));
         }
-        total += bytes;
+        total += loader->keeps_pixels ? 0 : bytes;
     }
     for (int s = 0; s < loader->n_slots; s++) {
         loader->slots[s].q = -1;
         HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].index));
         HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].label));
+        if (!loader->keeps_pixels) continue;
+        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local + 1, &loader->slots[s].place));
+        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].apart));
     }
     char text[32];
     hirl_log_root(HIRL_LOG_DEBUG, "loader: n_threads = %d, n_batches = %lld, buffers = %d x %s",
@@ -417,6 +507,8 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
     hirl_status_t status = HIRL_OK;
     loader->set = set;
     loader->is_train = spec->is_train;
+    loader->keeps_pixels = spec->is_train && spec->keeps_pixels;
+    loader->order_epoch = -1;
     loader->seed = spec->seed;
     loader->n_set = hirl_shard_set_n_samples(set);
     loader->channels = hirl_shard_set_channels(set);
@@ -469,9 +561,18 @@ void hirl_loader_destroy(hirl_loader_t **loader) {
         hirl_buffer_reset(&self->workers[i].pixels);
     }
     for (int s = 0; self->slots != NULL && s < self->n_slots; s++) {
-        for (int v = 0; v < self->n_views; v++) hirl_mem_free(self->slots[s].view[v]);
-        hirl_mem_free(self->slots[s].index);
-        hirl_mem_free(self->slots[s].label);
+        slot_t *slot = &self->slots[s];
+        for (int v = 0; v < self->n_views; v++) {
+            hirl_mem_free(slot->view[v]);
+            hirl_mem_free(slot->recipe[v]);
+        }
+        for (int64_t i = 0; slot->apart != NULL && i < self->n_local; i++)
+            hirl_buffer_reset(&slot->apart[i]);
+        hirl_buffer_reset(&slot->pixels);
+        hirl_mem_free(slot->apart);
+        hirl_mem_free(slot->place);
+        hirl_mem_free(slot->index);
+        hirl_mem_free(slot->label);
     }
     hirl_mem_free(self->slots);
     hirl_mem_free(self->workers);
@@ -532,7 +633,7 @@ hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch
         *batch_p = NULL;
         return HIRL_OK;
     }
-    const slot_t *slot = &loader->slots[loader->q_next % loader->n_slots];
+    slot_t *slot = &loader->slots[loader->q_next % loader->n_slots];
     if (!(slot->q == loader->q_next && slot->n_left == 0)) {
         const double begin = hirl_time_now();
         while (!(slot->q == loader->q_next && slot->n_left == 0))
@@ -549,17 +650,26 @@ hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch
     loader->number_now++;
     pthread_mutex_unlock(&loader->lock);
 
+    if (loader->keeps_pixels) HIRL_TRY(join_pixels(loader, slot));
+
     hirl_batch_t *batch = &loader->handed;
     *batch = (hirl_batch_t){.n = slot->n,
                             .number = slot->number,
                             .index = slot->index,
                             .label = slot->label,
                             .n_views = loader->n_views,
-                            .channels = loader->channels};
+                            .channels = loader->channels,
+                            .mean = loader->mean,
+                            .std = loader->std};
+    if (loader->keeps_pixels) {
+        batch->pixels = slot->pixels.data;
+        batch->n_pixel_bytes = slot->n_bytes;
+    }
     for (int v = 0; v < loader->n_views; v++) {
         batch->size[v] = loader->height[v];
         batch->width[v] = loader->width[v];
         batch->view[v] = slot->view[v];
+        batch->recipe[v] = slot->recipe[v];
     }
     *batch_p = batch;
     return HIRL_OK;

@@ -46,6 +46,10 @@ static const hirl_key_t views_keys[] = {
         solarize_prob, "0", 0, 1, "",
         "Probability of inverting values from 128 on. One item for all views, or one per view."),
     ROW_REAL(flip_prob, "0.5", 0, 1, "Probability of mirroring left and right."),
+    HIRL_ROW_TEXT(hirl_views_cfg_t, maker, "'auto'", "auto|loader|backend",
+                  "Who makes the views of training: the loader's threads, or the backend that "
+                  "computes (run%device), to which decoded images then go; both give the same "
+                  "bits. auto: the backend where it is a GPU. Evaluations use the loader."),
     ROW_INT(eval_resize, "256", 0, 8192, "pixels",
             "Evaluation: the shorter side is resized to this; 0: left as stored."),
     ROW_INT(eval_crop, "224", 0, 8192, "pixels",

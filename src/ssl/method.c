@@ -140,3 +140,13 @@ hirl_status_t hirl_input_var(hirl_tape_t *tape, const float *host, int64_t first
     hirl_tensor_reset(&x);
     return status;
 }
+
+hirl_shape_t hirl_step_shape(const hirl_step_t *step, int v) {
+    const hirl_batch_t *b = step->batch;
+    return hirl_shape_4(step->n, b->size[v], b->width[v], b->channels);
+}
+
+hirl_status_t hirl_step_input(hirl_tape_t *tape, const hirl_step_t *step, int v, hirl_var_t **x_p) {
+    if (step->view) return hirl_var_create(tape, &step->view[v], x_p);
+    return hirl_input_var(tape, step->batch->view[v], step->first, hirl_step_shape(step, v), x_p);
+}

@@ -242,28 +242,67 @@ done:
     return status;
 }
 
+// View 1 of this rank's positions in the shuffled order. Where the backend holds the views, rows of one rank are put in order there; those
+// of several ranks go through the host, as the views that the host holds do.
+static hirl_status_t keys_input(const mocov2_t *m, const hirl_step_t *step,
+                                const shuffle_t *shuffle, hirl_var_t **x_p) {
+    hirl_tape_t *tape = m->ctx.tape;
+    hirl_backend_t *be = hirl_tape_backend_view(tape);
+    hirl_shape_t shape = hirl_step_shape(step, 1);
+    int64_t n = step->n, row = hirl_shape_count(&shape) / n;
+    float *images = NULL, *shuffled = NULL;
+    int32_t *order = NULL;
+    hirl_tensor_t index = {0}, x = {0};
+    hirl_status_t status = HIRL_OK;
+    if (shuffle->is_identity) return hirl_step_input(tape, step, 1, x_p);
+    if (step->view && hirl_world_size(m->ctx.world) == 1) {
+        HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, n, &order), status, done);
+        for (int64_t p = 0; p < n; ++p) order[p] = (int32_t)shuffle_at(shuffle, p);
+        HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(n), HIRL_I32, &index), status, done);
+        HIRL_TRY_GOTO(hirl_backend_upload(be, order, &index), status, done);
+        HIRL_TRY_GOTO(hirl_op_gather_rows(be, &step->view[1], &index, &x), status, done);
+        status = hirl_var_create(tape, &x, x_p);
+        goto done;
+    }
+    HIRL_TRY_GOTO(hirl_backend_tensor(be, shape, HIRL_F32, &x), status, done);
+    bool is_host = hirl_backend_allocator_view(be)->space == HIRL_SPACE_HOST;
+    if (!is_host)
+        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float),
+                                     (void **)&shuffled),
+                      status, done);
+    if (step->view) {
+        HIRL_TRY_GOTO(
+            hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float), (void **)&images),
+            status, done);
+        HIRL_TRY_GOTO(hirl_backend_download(be, &step->view[1], images), status, done);
+    }
+    HIRL_TRY_GOTO(shuffle_rows(m, shuffle,
+                               images ? images : step->batch->view[1] + step->first * row, row,
+                               is_host ? hirl_tensor_f32(&x) : shuffled),
+                  status, done);
+    if (!is_host) HIRL_TRY_GOTO(hirl_backend_upload(be, shuffled, &x), status, done);
+    status = hirl_var_create(tape, &x, x_p);
+done:
+    hirl_tensor_reset(&index);
+    hirl_tensor_reset(&x);
+    hirl_mem_free(order);
+    hirl_mem_free(images);
+    hirl_mem_free(shuffled);
+    return status;
+}
+
 // k = nrm(f_k(view 1)) of this rank's rows, by way of the shuffled order; all ranks' keys go to new_keys.
-static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_shape_t shape,
-                                 hirl_tensor_t *keys) {
+static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_tensor_t *keys) {
     hirl_tape_t *tape = m->ctx.tape;
     hirl_backend_t *be = hirl_tape_backend_view(tape);
     hirl_forward_t fw = forward_context(m, step);
     shuffle_t shuffle = shuffle_make(m, step);
-    int64_t row = hirl_shape_count(&shape) / shape.dim[0], d = m->cfg.dim, n = step->n;
+    int64_t d = m->cfg.dim, n = step->n;
     int size = hirl_world_size(m->ctx.world), rank = hirl_world_rank(m->ctx.world);
-    const float *images = step->batch->view[1] + step->first * row;
-    float *shuffled = NULL;
     hirl_var_t *x = NULL, *z = NULL, *k = NULL;
     hirl_status_t status = HIRL_OK;
     hirl_tape_begin_no_grad(tape);
-    if (!shuffle.is_identity) {
-        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float),
-                                     (void **)&shuffled),
-                      status, done);
-        HIRL_TRY_GOTO(shuffle_rows(m, &shuffle, images, row, shuffled), status, done);
-        images = shuffled;
-    }
-    HIRL_TRY_GOTO(hirl_input_var(tape, images, 0, shape, &x), status, done);
+    HIRL_TRY_GOTO(keys_input(m, step, &shuffle, &x), status, done);
     HIRL_TRY_GOTO(encode(m, &m->key, &fw, x, &z), status, done);
     HIRL_TRY_GOTO(hirl_tape_l2_normalize(tape, z, &k), status, done);
     float *mine = m->gathered + rank * n * d;
@@ -291,7 +330,6 @@ done:
     hirl_var_release(&x);
     hirl_var_release(&z);
     hirl_var_release(&k);
-    hirl_mem_free(shuffled);
     return status;
 }
 
@@ -323,11 +361,6 @@ done:
     return status;
 }
 
-static hirl_shape_t view_shape(const hirl_step_t *step, int v) {
-    const hirl_batch_t *b = step->batch;
-    return hirl_shape_4(step->n, b->size[v], b->width[v], b->channels);
-}
-
 // Encodes view v with the query encoder; adds its loss under `name`, and for view 0 the embeddings.
 static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, float weight,
                                 hirl_var_t *k, const hirl_tensor_t *zeros, hirl_terms_t *terms) {
@@ -338,8 +371,7 @@ static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, flo
     char name[HIRL_TERM_NAME_MAX] = "moco";
     hirl_status_t status = HIRL_OK;
     if (v > 0) HIRL_TRY(hirl_text_format(name, sizeof name, "moco_local%d", v - 2));
-    HIRL_TRY_GOTO(hirl_input_var(tape, step->batch->view[v], step->first, view_shape(step, v), &x),
-                  status, done);
+    HIRL_TRY_GOTO(hirl_step_input(tape, step, v, &x), status, done);
     HIRL_TRY_GOTO(encode(m, &m->query, &fw, x, &z), status, done);
     HIRL_TRY_GOTO(hirl_tape_l2_normalize(tape, z, &q), status, done);
     HIRL_TRY_GOTO(info_nce(m, q, k, zeros, &loss, v == 0 ? &correct : NULL), status, done);
@@ -367,7 +399,7 @@ static hirl_status_t mocov2_forward(void *self, const hirl_step_t *step, hirl_te
     int32_t *host_zeros = NULL;
     int n_local = step->batch->n_views - 2;
     hirl_status_t status = HIRL_OK;
-    HIRL_TRY_GOTO(keys_encode(m, step, view_shape(step, 1), &keys), status, done);
+    HIRL_TRY_GOTO(keys_encode(m, step, &keys), status, done);
     HIRL_TRY_GOTO(hirl_var_create(tape, &keys, &k), status, done);
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, step->n, &host_zeros), status, done);
     HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(step->n), HIRL_I32, &zeros), status, done);

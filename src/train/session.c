@@ -33,6 +33,9 @@ static hirl_status_t open_backend(hirl_session_t *s) {
         .has_tf32 = s->run->tf32};
     HIRL_TRY(hirl_backend_open(s->run->device, &options, &s->backend));
     HIRL_TRY(hirl_tape_create(s->backend, s->world, &s->tape));
+    s->makes_views = strcmp(s->views->maker, "backend") == 0 ||
+                     (strcmp(s->views->maker, "auto") == 0 &&
+                      hirl_backend_allocator_view(s->backend)->space == HIRL_SPACE_DEVICE);
     return hirl_views_resolve(s->views, ops->min_views, s->view, &s->n_views);
 }
 

@@ -34,7 +34,19 @@ static hirl_status_t collect_terms(hirl_session_t *s, const hirl_terms_t *terms,
     return HIRL_OK;
 }
 
-static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request, int micro,
+// The views of a micro-batch, where the backend makes them; each is made once. `pixels`: of the whole batch.
+static hirl_status_t make_views(hirl_session_t *s, const hirl_tensor_t *pixels, hirl_step_t *step,
+                                hirl_tensor_t view[HIRL_MAX_VIEWS]) {
+    if (!hirl_tensor_is_set(pixels)) return HIRL_OK;
+    for (int v = 0; v < step->batch->n_views; ++v)
+        HIRL_TRY(hirl_batch_make_view(s->backend, step->batch, pixels, v, step->first, step->n,
+                                      &view[v]));
+    step->view = view;
+    return HIRL_OK;
+}
+
+static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request,
+                                 const hirl_tensor_t *pixels, int micro,
                                  hirl_step_result_t *result) {
     int n_micro = (int)s->optim->accumulate;
     int64_t n = request->batch->n / n_micro;
@@ -46,9 +58,13 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
                         .step = request->step,
                         .draws = request->draws};
     hirl_terms_t terms = {0};
+    hirl_tensor_t view[HIRL_MAX_VIEWS] = {{0}};
     float weight[HIRL_MAX_TERMS];
     hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(make_views(s, pixels, &step, view), status, done);
     HIRL_TRY_GOTO(s->method.ops->forward(s->method.self, &step, &terms), status, done);
+    // what the backward pass needs of them, the tape holds
+    for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
     // means over the ranks' micro-batches: gradients are summed over ranks and micro-batches
     for (int i = 0; i < terms.n_losses; ++i)
         weight[i] = terms.loss_weight[i] / (float)(n_micro * hirl_world_size(s->world));
@@ -61,8 +77,24 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     // After the backward pass: reading a value waits for the device, which should have work meanwhile.
     status = collect_terms(s, &terms, n_micro, result);
 done:
+    for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
     hirl_terms_reset(&terms);
     if (status != HIRL_OK) hirl_tape_reset(s->tape);
+    return status;
+}
+
+static hirl_status_t micro_batches(hirl_session_t *s, hirl_reducer_t *reducer,
+                                   const hirl_step_request_t *request, hirl_step_result_t *result) {
+    int n_micro = (int)s->optim->accumulate;
+    hirl_tensor_t pixels = {0};
+    hirl_status_t status = HIRL_OK;
+    if (request->batch->pixels) HIRL_TRY(hirl_batch_upload(s->backend, request->batch, &pixels));
+    for (int micro = 0; micro < n_micro; ++micro) {
+        if (micro == n_micro - 1) HIRL_TRY_GOTO(hirl_reducer_begin(reducer), status, done);
+        HIRL_TRY_GOTO(micro_batch(s, request, &pixels, micro, result), status, done);
+    }
+done:
+    hirl_tensor_reset(&pixels);
     return status;
 }
 
@@ -82,15 +114,11 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
                                 const hirl_step_request_t *request, hirl_step_result_t *result_p) {
     hirl_step_result_t result = {0};
     double progress = s->schedule->epochs > 0 ? request->epoch / s->schedule->epochs : 0;
-    int n_micro = (int)s->optim->accumulate;
     for (int i = 0; i < s->n_trainable; ++i) hirl_registry_clear_grads(s->registry[i]);
     for (int i = 0; i < s->n_registries; ++i) HIRL_TRY(hirl_registry_keep_buffers(s->registry[i]));
     if (s->method.ops->before_step)
         HIRL_TRY(s->method.ops->before_step(s->method.self, request->step, progress));
-    for (int micro = 0; micro < n_micro; ++micro) {
-        if (micro == n_micro - 1) HIRL_TRY(hirl_reducer_begin(reducer));
-        HIRL_TRY(micro_batch(s, request, micro, &result));
-    }
+    HIRL_TRY(micro_batches(s, reducer, request, &result));
     HIRL_TRY(hirl_reducer_end(reducer));
     if (request->after_backward) HIRL_TRY(request->after_backward(request->watch_ctx, NULL, 0));
     HIRL_TRY(hirl_optimizer_grad_norm(s->optimizer, &result.grad_norm));

@@ -213,6 +213,7 @@ static hirl_status_t open_loader(trainer_t *t) {
     hirl_loader_spec_t spec = {.batch = s->optim->batch,
                                .seed = (uint64_t)s->run->seed,
                                .is_train = true,
+                               .keeps_pixels = s->makes_views,
                                .views = s->view,
                                .n_views = s->n_views};
     HIRL_TRY(hirl_loader_create(s->world, s->train, s->data, &spec, &t->loader));
@@ -234,6 +235,8 @@ static void describe(const trainer_t *t) {
                   (long long)hirl_shard_set_n_samples(s->train),
                   s->val ? (long long)hirl_shard_set_n_samples(s->val) : 0LL,
                   hirl_shard_set_channels(s->train));
+    hirl_log_root(HIRL_LOG_INFO, "views: made by %s",
+                  s->makes_views ? "the backend" : "the loader's threads");
     hirl_log_root(
         HIRL_LOG_INFO,
         "model: trainable = %.3f M parameters (values, gradients and optimiser state take %s)",

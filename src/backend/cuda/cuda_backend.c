@@ -286,6 +286,7 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .cross_entropy_backward = hirl_cross_entropy_backward_cuda,
     .path_loss = hirl_path_loss_cuda,
     .path_loss_backward = hirl_path_loss_backward_cuda,
+    .make_views = hirl_make_views_cuda,
     .sgd = hirl_sgd_cuda,
     .adamw = hirl_adamw_cuda,
     .ema = hirl_ema_cuda,

@@ -223,6 +223,11 @@ hirl_status_t hirl_linear_backward_cuda(hirl_backend_t *be, const hirl_tensor_t 
 /// sums f32 [n_columns] (+)= column sums of x, seen as [n_rows, n_columns].
 hirl_status_t hirl_cuda_column_sums(cuda_ctx_t *ctx, const hirl_tensor_t *x, int64_t n_rows,
                                     int64_t n_columns, bool accumulate, hirl_tensor_t *sums);
+// cuda_augment.c
+hirl_status_t hirl_make_views_cuda(hirl_backend_t *be, const hirl_tensor_t *pixels,
+                                   const hirl_view_recipe_t *recipes, int64_t n, int size,
+                                   int channels, const float *mean, const float *std,
+                                   hirl_tensor_t *y);
 // cuda_conv.c
 hirl_status_t hirl_conv2d_cuda(hirl_backend_t *be, const hirl_conv_param_t *p,
                                const hirl_tensor_t *x, const hirl_tensor_t *w,

@@ -248,6 +248,7 @@ const hirl_backend_ops_t hirl_backend_ops_ref = {
     .cross_entropy_backward = ref_cross_entropy_backward,
     .path_loss = ref_path_loss,
     .path_loss_backward = ref_path_loss_backward,
+    .make_views = ref_make_views,
     .sgd = ref_sgd,
     .adamw = ref_adamw,
     .ema = ref_ema,

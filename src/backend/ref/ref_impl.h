@@ -149,4 +149,8 @@ hirl_status_t ref_path_loss_backward(hirl_backend_t *be, int n_levels,
                                      const hirl_tensor_t *positive, const hirl_tensor_t *negative,
                                      const hirl_tensor_t *dloss, hirl_tensor_t *const *dsimilarity);
 
+hirl_status_t ref_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels,
+                             const hirl_view_recipe_t *recipes, int64_t n, int size, int channels,
+                             const float *mean, const float *std, hirl_tensor_t *y);
+
 #endif

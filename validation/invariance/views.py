@@ -1,0 +1,69 @@
+# test: timeout=300 backends=cpu,cuda needs=python3-h5py,dataset-fashion-mnist
+"""Views made by the backend and views made by the loader's threads train to the same bits: two
+crops and local crops with every operation, accumulated micro-batches, one rank and two (whose keys
+are shuffled between them), and a run that is stopped in the middle of an epoch and goes on."""
+
+import os
+import sys
+
+import whole_run
+from whole_run import check, check_far, check_same_bits, expect, finish, hirl, prepare
+
+BACKEND = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+PROGRAM = os.environ.get("HIRL_X_EMULATED") if BACKEND == "cuda" else None
+N_STEPS = 6
+KEYS = (
+    "run%%device='%s'" % BACKEND,
+    "run%hierarchy='none'",
+    "run%allow_gpu_sharing=.true.",
+    "data%channels=3",
+    "data%val=''",
+    "data%n_threads=2",
+    "views%crop_size=16,16,8",
+    "views%interpolation='bicubic'",
+    "views%saturation=0.4",
+    "views%hue=0.2",
+    "views%gray_prob=0.2",
+    "views%blur_prob=0.5",
+    "views%solarize_prob=0.2",
+    "model%width=4",
+    "optim%accumulate=2",
+    "schedule%%epochs=%g" % (N_STEPS / whole_run.N_BATCHES),
+    "checkpoint%every_steps=1",
+)
+MADE_BY = {"loader": "made by the loader's threads", "backend": "made by the backend"}
+
+
+def train(folder, maker, ranks, *more):
+    result = hirl(
+        "deck.nml",
+        *KEYS,
+        "run%%output='%s'" % folder,
+        "views%%maker='%s'" % maker,
+        *more,
+        ranks=ranks,
+        program=PROGRAM or whole_run.HIRL
+    )
+    expect(result, 0)
+    if maker in MADE_BY:
+        check(MADE_BY[maker] in result.text, "%s: views are %s" % (folder, MADE_BY[maker]))
+    return result
+
+
+prepare()
+for ranks in (1, 2):
+    for maker in ("loader", "backend"):
+        train("%s%d" % (maker, ranks), maker, ranks)
+    for step in (1, N_STEPS):
+        check_same_bits(
+            "%d ranks" % ranks, "loader%d" % ranks, "backend%d" % ranks, step
+        )
+train("stopped", "backend", 2, "run%max_steps=3")
+train("stopped", "backend", 2)
+check_same_bits("restart", "loader2", "stopped", N_STEPS)
+auto = train("auto", "auto", 1, "run%max_steps=1")
+wanted = MADE_BY["backend" if BACKEND == "cuda" else "loader"]
+check(wanted in auto.text, "auto: views are %s" % wanted)
+train("other", "backend", 1, "run%max_steps=1", "views%brightness=0.8")
+check_far("another brightness", "backend1", "other")
+finish()
