@@ -153,7 +153,7 @@ NVCC_WARNINGS := -Xcompiler -Wall,-Wextra $(if $(call on,WERROR),-Werror all-war
 NVCC_COMPILE = $(NVCC) -std=c++17 -O3 -lineinfo $(if $(filter debug,$(TYPE)),-DHIRL_DEBUG=1) -ccbin $(CXX) \
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$a,code=sm_$a) \
     $(foreach a,$(CUDA_PTX),-gencode arch=compute_$a,code=compute_$a) $(NVCC_WARNINGS) -Ikernels -I. -MD -MP
-EMULATION_FLAGS = $(filter-out -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wpedantic,$(HIRL_CFLAGS)) -std=c++17 -Wno-unknown-pragmas
+EMULATION_FLAGS = $(filter-out -std=c17 -Wstrict-prototypes -Wmissing-prototypes -Wpedantic,$(HIRL_CFLAGS)) -std=c++17 -DOMPI_SKIP_MPICXX -Wno-unknown-pragmas
 EMULATION_COMPILE = $(CXX) $(EMULATION_FLAGS) -I$(EMULATION) -Ikernels -I. -Iinclude $(EXTERNAL) -MD -MP
 
 # ------------------------------------------------------------------------------------------ files
@@ -248,7 +248,8 @@ define keep
 endef
 
 $(BUILD)/flags: FORCE
-	$(call keep,$(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) $(LDFLAGS) $(LIBRARIES) $(if $(KERNELS),$(NVCC_COMPILE)))
+	$(call keep,$(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) $(LDFLAGS) $(LIBRARIES) $(if $(KERNELS),$(NVCC_COMPILE)) \
+	    $(if $(EMULATORS),$(EMULATION_COMPILE)))
 
 build/hirl.x-variant: FORCE
 	$(call keep,$(VARIANT))
