@@ -205,7 +205,7 @@ void on_fault(int signal, siginfo_t *info, void *context) {
     const char *at = (const char *)info->si_addr;
     char text[200];
     if (at >= d.base && at < d.limit) {
-        if (opened_depth > 0)
+        if (opened_depth > 0 && !d.is_in_host_function)
             fprintf(stderr, "emulated device: access to device address %p: %s\n", (const void *)at,
                     describe(at));
         else
