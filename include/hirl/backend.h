@@ -302,6 +302,31 @@ hirl_status_t hirl_op_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, h
 /// Sum of squares in double (fixed order), to the host.
 hirl_status_t hirl_op_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
 
+// ---------------------------------------------------------------------------------------------- clusters and neighbours
+// For devices; a host has faster ways of its own (cluster.h), whose results these have bit for bit. A product of two rows is one chain of fused
+// multiply-adds in single precision over the columns, in their order, from zero. Rows are finite.
+
+/// index i32 [n] = the row j of c [k, D] with the least half_norm[j] - <x_i, c_j>, the lowest of equal ones; value [n], may be NULL:
+/// that number. x [n, D]; half_norm [k] f32, +inf allowed for rows that are never nearest.
+hirl_status_t hirl_op_nearest_rows(hirl_backend_t *be, const hirl_tensor_t *x,
+                                   const hirl_tensor_t *c, const hirl_tensor_t *half_norm,
+                                   hirl_tensor_t *index, hirl_tensor_t *value);
+/// score f32, index i32 [n, k]: the k largest products of each query [n, D] with rows of bank [m, D], falling; the lower index first of equal
+/// ones (-0 counts, and is given, as 0). `piece`: bank rows that are taken at once, 0: as many as fit a working memory of 256 MiB.
+hirl_status_t hirl_op_top_rows(hirl_backend_t *be, const hirl_tensor_t *query,
+                               const hirl_tensor_t *bank, int64_t k, int64_t piece,
+                               hirl_tensor_t *score, hirl_tensor_t *index);
+/// In fixed point: sum i64 [k, D] = for each j the sum of round(scale * x_i) over the rows of x [n, D] with index i32 [n] j, ties to even;
+/// count i64 [k] = how many those are. Both given. scale: a power of two with |scale * x| <= 2^51.
+hirl_status_t hirl_op_sum_rows(hirl_backend_t *be, const hirl_tensor_t *x,
+                               const hirl_tensor_t *index, double scale, bool accumulate,
+                               hirl_tensor_t *sum, hirl_tensor_t *count);
+/// total i64 [1], given, = the sum of round(scale * |x_i - c_index[i]|^2); distances in double, eight partial sums over the columns
+/// (j modulo 8), added as ((0 + 4) + (2 + 6)) + ((1 + 5) + (3 + 7)).
+hirl_status_t hirl_op_sum_distances(hirl_backend_t *be, const hirl_tensor_t *x,
+                                    const hirl_tensor_t *index, const hirl_tensor_t *c,
+                                    double scale, bool accumulate, hirl_tensor_t *total);
+
 #ifdef __cplusplus
 }
 #endif

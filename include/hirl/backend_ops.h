@@ -7,8 +7,8 @@
 ///   a layout, where there is one, is this backend's own, and only tensors of four axes have one;
 /// - on host backends, indices and targets being in range (device backends check them in their kernels);
 /// - outputs that are always plain having storage: vectors, matrices, scalars, and everything of to_plain, gather_*,
-///   concat_*, split_*, global_avg_pool, bn_stats, bn_backward_sums, gemm, linear*, l2_*, row_*, layer_norm*, softmax*,
-///   cross_entropy*, path_loss*, make_views;
+///   concat_*, split_*, global_avg_pool, bn_stats, bn_backward_sums, bn_combine, fold_rows, gemm, linear*, l2_*, row_*, layer_norm*, softmax*,
+///   cross_entropy*, path_loss*, make_views, nearest_rows, top_rows, sum_*;
 /// - recipes of views being possible: images within `pixels`, crops within images, jitter without repetition;
 /// - image outputs (cast, to_layout_of, to_blocked, add, mul, conv2d.y, conv2d_backward_data.dx, max_pool.y,
 ///   max_pool_backward.dx, global_avg_pool_backward.dx, bn_apply.y, bn_backward_apply.dx and .dresidual, act.y,
@@ -199,6 +199,20 @@ struct hirl_backend_ops {
                            hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
     hirl_status_t (*ema)(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
     hirl_status_t (*sum_squares)(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
+
+    hirl_status_t (*nearest_rows)(hirl_backend_t *be, const hirl_tensor_t *x,
+                                  const hirl_tensor_t *c, const hirl_tensor_t *half_norm,
+                                  hirl_tensor_t *index,
+                                  hirl_tensor_t *value); // value may be NULL
+    hirl_status_t (*top_rows)(hirl_backend_t *be, const hirl_tensor_t *query,
+                              const hirl_tensor_t *bank, int64_t k, int64_t piece,
+                              hirl_tensor_t *score, hirl_tensor_t *index);
+    hirl_status_t (*sum_rows)(hirl_backend_t *be, const hirl_tensor_t *x,
+                              const hirl_tensor_t *index, double scale, bool accumulate,
+                              hirl_tensor_t *sum, hirl_tensor_t *count);
+    hirl_status_t (*sum_distances)(hirl_backend_t *be, const hirl_tensor_t *x,
+                                   const hirl_tensor_t *index, const hirl_tensor_t *c, double scale,
+                                   bool accumulate, hirl_tensor_t *total);
 };
 
 /// The state that the table's `open` made.

@@ -6,6 +6,7 @@
 #ifndef HIRL_CLUSTER_H
 #define HIRL_CLUSTER_H
 
+#include "hirl/backend.h"
 #include "hirl/deck.h"
 #include "hirl/par.h"
 
@@ -21,9 +22,16 @@ typedef enum hirl_cluster_engine {
     // threads.
     HIRL_CLUSTER_FUSED,
     // IndexFlat of FAISS's C API: slower, kept as the reference. Its rounding may change with the
-    // number of rows on a rank.
+    // number of rows on a rank. On the processor alone: the C API has FAISS's indexes for GPUs only
+    // where FAISS itself was built with CUDA, and Debian's was not.
     HIRL_CLUSTER_FAISS
 } hirl_cluster_engine_t;
+
+/// Where the fused engine computes: on the backend that is given (HIRL_BORROW), or where that is
+/// NULL on the processor, with the same bits. The rows go to its memory once in a call, or in
+/// pieces for each pass where that has no room for all (a warning says so). This gives `be` if it
+/// computes on a device, and NULL if the processor's own engine is the faster. Not collective.
+hirl_backend_t *hirl_cluster_device_of(hirl_backend_t *be);
 
 /// K-means settings, named as FAISS's.
 typedef struct hirl_kmeans_cfg {
@@ -36,6 +44,7 @@ typedef struct hirl_kmeans_cfg {
     int64_t min_points_per_centroid; // fewer: a warning
     bool is_verbose;                 // log the objective per iteration and progress with ETA
     hirl_cluster_engine_t engine;
+    hirl_backend_t *backend; // where the fused engine computes; NULL: the processor
 } hirl_kmeans_cfg_t;
 
 typedef struct hirl_kmeans_result {
@@ -55,10 +64,11 @@ hirl_status_t hirl_kmeans_train(hirl_world_t *world, const float *x, int64_t n_l
                                 hirl_kmeans_result_t *result_p);
 
 /// Nearest centroid (squared L2; lowest index on ties) of each local row; the centroids are the
-/// same on all ranks. distance: [n_local] squared distances, or NULL. Errors: as train.
-hirl_status_t hirl_kmeans_assign(hirl_world_t *world, const float *x, int64_t n_local, int d,
-                                 const float *centroids, int64_t k, int32_t *assign,
-                                 float *distance);
+/// same on all ranks. be: as cfg.backend of train. distance: [n_local] squared distances, or NULL.
+/// Errors: as train.
+hirl_status_t hirl_kmeans_assign(hirl_world_t *world, hirl_backend_t *be, const float *x,
+                                 int64_t n_local, int d, const float *centroids, int64_t k,
+                                 int32_t *assign, float *distance);
 
 /// A hierarchical clustering of the N rows of all ranks, on every rank; assignments sit once per
 /// node in shared memory.
@@ -83,6 +93,7 @@ typedef struct hirl_hierarchy_cfg {
     double density_temperature; // > 0: density is computed with this T
     bool is_verbose;
     hirl_cluster_engine_t engine;
+    hirl_backend_t *backend; // where the fused engine computes; NULL: the processor
 } hirl_hierarchy_cfg_t;
 
 /// L2-normalises x in place ([n_local, d]) and clusters it as HIRL does (Xu et al. 2022, section
@@ -119,23 +130,24 @@ typedef struct hirl_knn_cfg {
 extern const hirl_group_t hirl_knn_group;
 
 /// Exact top-k by inner product: bank rows of all ranks against the local queries. Each rank
-/// searches its part of the bank; queries go round all ranks, query_chunk of them at once; lists
-/// are merged.
+/// searches its part of the bank, on `be` or, where that is NULL, on the processor; queries go round
+/// all ranks, query_chunk of them at once; lists are merged.
 /// score, index: [n_query_local, k], best first, index = global bank row (lower index first on
 /// ties): the same bits for any number of ranks and threads.
 /// Errors: HIRL_ERR_ARG (k > bank rows), HIRL_ERR_NUMERIC.
-hirl_status_t hirl_knn_search(hirl_world_t *world, const float *bank, int64_t n_bank_local,
-                              const float *query, int64_t n_query_local, int d, int k,
-                              int64_t query_chunk, float *score, int64_t *index);
+hirl_status_t hirl_knn_search(hirl_world_t *world, hirl_backend_t *be, const float *bank,
+                              int64_t n_bank_local, const float *query, int64_t n_query_local,
+                              int d, int k, int64_t query_chunk, float *score, int64_t *index);
 
 /// Weighted KNN classification (Wu et al. 2018, section 3.4): rows are L2-normalised copies; votes
 /// exp(s / temperature). A query's classes are ordered by votes, then number; it is a top-5 hit if
 /// its own is among the first min(5, k) and has a vote.
+/// be: as for the search; cfg.engine 'faiss' does without it.
 /// top1, top5: [n_k] percentages over all queries, the same on all ranks.
 /// Errors: as search; HIRL_ERR_NUMERIC (zero norm); HIRL_ERR_ARG (k larger than the bank, labels
 /// missing or outside 0..n_classes-1).
-hirl_status_t hirl_knn_classify(hirl_world_t *world, const float *bank, const int32_t *bank_label,
-                                int64_t n_bank_local, const float *query,
+hirl_status_t hirl_knn_classify(hirl_world_t *world, hirl_backend_t *be, const float *bank,
+                                const int32_t *bank_label, int64_t n_bank_local, const float *query,
                                 const int32_t *query_label, int64_t n_query_local, int d,
                                 int n_classes, const hirl_knn_cfg_t *cfg, double *top1,
                                 double *top5);

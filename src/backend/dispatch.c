@@ -1002,3 +1002,80 @@ hirl_status_t hirl_op_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, do
     NEED(sum_p, "sum_squares: no output given");
     RUN(sum_squares, x, sum_p);
 }
+
+// ---------------------------------------------------------------------------------------------- clusters and neighbours
+
+/// More rows than an i32 can number.
+#define NEED_NUMBERED(x)                                                                      \
+    NEED((x)->shape.dim[0] < INT32_MAX, "%s: %s is %s, want fewer than %d rows", call.op, #x, \
+         text_of(&call, x), INT32_MAX)
+#define NEED_COLUMNS(x, like)                                                                 \
+    NEED((x)->shape.dim[1] == (like)->shape.dim[1], "%s: %s is %s but %s is %s", call.op, #x, \
+         text_of(&call, x), #like, text_of(&call, like))
+#define NEED_INDEX(index, x)                                                                  \
+    NEED((index)->shape.dim[0] == (x)->shape.dim[0], "%s: index is %s but %s is %s", call.op, \
+         text_of(&call, index), #x, text_of(&call, x))
+
+hirl_status_t hirl_op_nearest_rows(hirl_backend_t *be, const hirl_tensor_t *x,
+                                   const hirl_tensor_t *c, const hirl_tensor_t *half_norm,
+                                   hirl_tensor_t *index, hirl_tensor_t *value) {
+    BEGIN(nearest_rows);
+    TAKE_PLAIN(x, F32, MATRIX);
+    TAKE_PLAIN(c, F32, MATRIX);
+    NEED_COLUMNS(c, x);
+    NEED_NUMBERED(c);
+    TAKE_VECTOR(half_norm, c->shape.dim[0]);
+    GIVE(index, hirl_shape_1(x->shape.dim[0]), HIRL_I32);
+    if (value) GIVE(value, hirl_shape_1(x->shape.dim[0]), HIRL_F32);
+    RUN(nearest_rows, x, c, half_norm, index, value);
+}
+
+hirl_status_t hirl_op_top_rows(hirl_backend_t *be, const hirl_tensor_t *query,
+                               const hirl_tensor_t *bank, int64_t k, int64_t piece,
+                               hirl_tensor_t *score, hirl_tensor_t *index) {
+    BEGIN(top_rows);
+    TAKE_PLAIN(query, F32, MATRIX);
+    TAKE_PLAIN(bank, F32, MATRIX);
+    NEED_COLUMNS(bank, query);
+    NEED_NUMBERED(bank);
+    NEED(k >= 1 && k <= bank->shape.dim[0], "top_rows: %lld rows of bank, which is %s",
+         (long long)k, text_of(&call, bank));
+    NEED(piece >= 0, "top_rows: %lld rows at once", (long long)piece);
+    GIVE(score, hirl_shape_2(query->shape.dim[0], k), HIRL_F32);
+    GIVE(index, hirl_shape_2(query->shape.dim[0], k), HIRL_I32);
+    RUN(top_rows, query, bank, k, piece, score, index);
+}
+
+hirl_status_t hirl_op_sum_rows(hirl_backend_t *be, const hirl_tensor_t *x,
+                               const hirl_tensor_t *index, double scale, bool accumulate,
+                               hirl_tensor_t *sum, hirl_tensor_t *count) {
+    BEGIN(sum_rows);
+    TAKE_PLAIN(x, F32, MATRIX);
+    TAKE_PLAIN(index, I32, VECTOR);
+    NEED_INDEX(index, x);
+    NEED_FINITE(scale);
+    // How many sums there are is known from the outputs alone, so they must be given.
+    TAKE_PLAIN(sum, 1 << HIRL_I64, MATRIX);
+    TAKE_PLAIN(count, 1 << HIRL_I64, VECTOR);
+    NEED_COLUMNS(sum, x);
+    NEED(count->shape.dim[0] == sum->shape.dim[0], "sum_rows: count is %s but sum is %s",
+         text_of(&call, count), text_of(&call, sum));
+    PASS(check_indices(&call, "index", index, 0, 1, sum->shape.dim[0]));
+    RUN(sum_rows, x, index, scale, accumulate, sum, count);
+}
+
+hirl_status_t hirl_op_sum_distances(hirl_backend_t *be, const hirl_tensor_t *x,
+                                    const hirl_tensor_t *index, const hirl_tensor_t *c,
+                                    double scale, bool accumulate, hirl_tensor_t *total) {
+    BEGIN(sum_distances);
+    TAKE_PLAIN(x, F32, MATRIX);
+    TAKE_PLAIN(index, I32, VECTOR);
+    TAKE_PLAIN(c, F32, MATRIX);
+    NEED_INDEX(index, x);
+    NEED_COLUMNS(c, x);
+    NEED_FINITE(scale);
+    TAKE_PLAIN(total, 1 << HIRL_I64, VECTOR);
+    NEED(total->shape.dim[0] == 1, "sum_distances: total is %s, want [1]", text_of(&call, total));
+    PASS(check_indices(&call, "index", index, 0, 1, c->shape.dim[0]));
+    RUN(sum_distances, x, index, c, scale, accumulate, total);
+}

@@ -182,6 +182,61 @@ void hirl_amx_scan(hirl_candidates_t *c, const hirl_panels_t *queries, int64_t f
                    const hirl_tiles_t *tiles, const float *bank, int64_t begin, int64_t end,
                    int64_t first_index);
 
+// ------------------------------------------------------------------------------- devices (device.c)
+// None of these is collective.
+
+/// Device memory that is left for the operations' own needs beside the rows.
+#define HIRL_DEVICE_RESERVE ((int64_t)16 << 20)
+
+/// Rows for operations of a backend: all in its memory, or a piece at a time.
+typedef struct hirl_device_rows {
+    hirl_backend_t *be;
+    const float *host; // [n, d]; borrowed
+    int64_t n;
+    int d;
+    int64_t piece;      // rows that `data` has room for
+    hirl_tensor_t data; // [piece, d]; not set without rows
+} hirl_device_rows_t;
+
+/// `what` names them in the log. reserve: bytes of the backend's memory that they must leave.
+hirl_status_t hirl_device_rows_init(hirl_device_rows_t *rows, hirl_backend_t *be, const char *what,
+                                    const float *x, int64_t n, int d, int64_t reserve);
+/// Rows [first, first + piece), fewer at the end, valid until the next take. first: a multiple of
+/// `piece`. The caller resets the view.
+hirl_status_t hirl_device_rows_take(const hirl_device_rows_t *rows, int64_t first,
+                                    hirl_tensor_t *view_p);
+void hirl_device_rows_reset(hirl_device_rows_t *rows);
+
+/// Centroids and half their squared norms in a backend's memory.
+typedef struct hirl_device_centroids {
+    hirl_backend_t *be;
+    hirl_tensor_t data, half_norm; // [k, d], [k]
+    float *host_half_norm;         // [k]
+} hirl_device_centroids_t;
+
+hirl_status_t hirl_device_centroids_init(hirl_device_centroids_t *c, hirl_backend_t *be, int64_t k,
+                                         int d);
+hirl_status_t hirl_device_centroids_load(hirl_device_centroids_t *c, const float *centroids);
+void hirl_device_centroids_reset(hirl_device_centroids_t *c);
+
+/// assign [n]: nearest centroid of each row, as hirl_panels_nearest.
+hirl_status_t hirl_device_assign(hirl_backend_t *be, const float *x, int64_t n, int d,
+                                 const float *centroids, int64_t k, int32_t *assign);
+
+/// Lloyd's sums over rows in a backend's memory.
+typedef struct hirl_device_lloyd hirl_device_lloyd_t;
+hirl_status_t hirl_device_lloyd_create(hirl_backend_t *be, const float *x, int64_t n, int d,
+                                       int64_t k, hirl_device_lloyd_t **lloyd_p);
+/// sum [k * d + k + 1]: fixed-point sums of the rows nearest to each centroid, their counts, and with
+/// objective_scale > 0 the sum of their squared distances (else 0).
+hirl_status_t hirl_device_lloyd_run(hirl_device_lloyd_t *lloyd, const float *centroids,
+                                    double scale, double objective_scale, int64_t *sum);
+void hirl_device_lloyd_destroy(hirl_device_lloyd_t **lloyd);
+
+/// As hirl_topk_search, of queries [n, d].
+hirl_status_t hirl_device_topk(const hirl_device_rows_t *bank, const float *query, int64_t n,
+                               int64_t first_index, int64_t k, uint64_t *keys);
+
 // -------------------------------------------------------------------------- FAISS's random numbers
 
 /// The 32-bit Mersenne twister (Matsumoto and Nishimura 1998), which FAISS draws from.

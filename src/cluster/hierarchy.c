@@ -177,7 +177,8 @@ static hirl_status_t cluster_level(hirl_world_t *world, const hirl_hierarchy_cfg
                                       .max_points_per_centroid = cfg->max_points_per_centroid,
                                       .min_points_per_centroid = cfg->min_points_per_centroid,
                                       .is_verbose = cfg->is_verbose,
-                                      .engine = cfg->engine};
+                                      .engine = cfg->engine,
+                                      .backend = cfg->backend};
     const double start = hirl_time_now();
     hirl_kmeans_result_t result;
     float *distance = NULL;
@@ -186,7 +187,8 @@ static hirl_status_t cluster_level(hirl_world_t *world, const hirl_hierarchy_cfg
                   status, end);
     HIRL_TRY_GOTO(hirl_par_agree(world, HIRL_ALLOC(HIRL_MEM_CLUSTER, n_local, &distance)), status,
                   end);
-    HIRL_TRY_GOTO(hirl_kmeans_assign(world, x, n_local, h->d, h->centroid[l], k, assign, distance),
+    HIRL_TRY_GOTO(hirl_kmeans_assign(world, cfg->backend, x, n_local, h->d, h->centroid[l], k,
+                                     assign, distance),
                   status, end);
     if (h->density[l])
         HIRL_TRY_GOTO(find_density(world, assign, distance, n_local, n, k, cfg->density_temperature,

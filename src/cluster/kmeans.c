@@ -32,12 +32,13 @@ typedef struct lloyd {
     int32_t *permutation; // [n] scratch for the initial rows
     double scale;         // of the fixed-point sums
     hirl_panels_t panels;
-    hirl_faiss_index_t *index; // instead of panels with FAISS as engine
-    int32_t *assign;           // [n_local]
-    int32_t *order;            // [n_local] rows in the order of their clusters
-    int64_t *start;            // [k + 1] where in `order` each cluster begins
-    int64_t *sum;              // [k, d] sums, then [k] counts, then the objective
-    int64_t *edge;             // [threads, d] part of a cluster that two threads share
+    hirl_faiss_index_t *index;   // instead of panels with FAISS as engine
+    hirl_device_lloyd_t *device; // instead of panels and all that sorts and adds rows, on a backend
+    int32_t *assign;             // [n_local]
+    int32_t *order;              // [n_local] rows in the order of their clusters
+    int64_t *start;              // [k + 1] where in `order` each cluster begins
+    int64_t *sum;                // [k, d] sums, then [k] counts, then the objective
+    int64_t *edge;               // [threads, d] part of a cluster that two threads share
     int n_threads;
     float *centroid; // [k, d]
     float *best;     // [k, d] of the best restart so far; NULL with one restart
@@ -48,6 +49,7 @@ typedef struct lloyd {
 static void lloyd_reset(lloyd_t *t) {
     hirl_panels_reset(&t->panels);
     hirl_faiss_destroy(&t->index);
+    hirl_device_lloyd_destroy(&t->device);
     hirl_mem_free(t->subset);
     hirl_mem_free(t->subset_row);
     hirl_mem_free(t->permutation);
@@ -112,18 +114,18 @@ static hirl_status_t lloyd_init(lloyd_t *t) {
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, kd, &t->centroid));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, t->n, &t->permutation));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, kd + t->k + 1, &t->sum));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, t->k, &t->size));
+    if (t->cfg->n_redo > 1) HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, kd, &t->best));
+    t->scale = hirl_fixed_scale(t->n, t->all.max_abs);
+    if (t->n == t->k) return HIRL_OK; // nothing to search for
+    if (t->cfg->engine == HIRL_CLUSTER_FUSED && t->cfg->backend)
+        return hirl_device_lloyd_create(t->cfg->backend, t->x, t->n_local, t->d, t->k, &t->device);
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, t->n_local, &t->assign));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, t->n_local, &t->order));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, t->k + 1, &t->start));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, (int64_t)t->n_threads * t->d, &t->edge));
-    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, t->k, &t->size));
-    if (t->cfg->n_redo > 1) HIRL_TRY(HIRL_ALLOC(HIRL_MEM_CLUSTER, kd, &t->best));
-    if (t->cfg->engine == HIRL_CLUSTER_FAISS)
-        HIRL_TRY(hirl_faiss_create(t->d, false, &t->index));
-    else
-        HIRL_TRY(hirl_panels_init(&t->panels, t->k, t->d, true, true));
-    t->scale = hirl_fixed_scale(t->n, t->all.max_abs);
-    return HIRL_OK;
+    if (t->cfg->engine == HIRL_CLUSTER_FAISS) return hirl_faiss_create(t->d, false, &t->index);
+    return hirl_panels_init(&t->panels, t->k, t->d, true, true);
 }
 
 // Centroid i becomes training row rows[i] (NULL: row i). One rank has it and the others add zero
@@ -224,6 +226,19 @@ static int64_t add_rows(lloyd_t *t, double objective_scale) {
     return objective;
 }
 
+// Sums, counts and the objective of this rank's rows at the nearest of the present centroids.
+static hirl_status_t sum_clusters(lloyd_t *t, double objective_scale) {
+    if (t->device)
+        return hirl_par_agree(t->world, hirl_device_lloyd_run(t->device, t->centroid, t->scale,
+                                                              objective_scale, t->sum));
+    int64_t *const count = t->sum + t->k * t->d;
+    HIRL_TRY(assign_rows(t));
+    sort_rows(t);
+    count[t->k] = add_rows(t, objective_scale);
+    for (int64_t c = 0; c < t->k; c++) count[c] = t->start[c + 1] - t->start[c];
+    return HIRL_OK;
+}
+
 static void average(lloyd_t *t) {
     const int64_t *count = t->sum + t->k * t->d;
 #pragma omp parallel for schedule(static)
@@ -292,7 +307,7 @@ static void log_iteration(const lloyd_t *t, int redo, int iter, double objective
 
 // One restart: its objective at the last assignment, and its splits.
 static hirl_status_t run_restart(lloyd_t *t, int redo, double *objective_p, int64_t *n_splits_p) {
-    int64_t *const count = t->sum + t->k * t->d, *const objective = count + t->k;
+    const int64_t *const objective = t->sum + t->k * t->d + t->k;
     hirl_twister_permute(t->permutation, t->n, t->k,
                          t->cfg->seed + 1 + (int64_t)redo * REDO_SEED_STEP);
     HIRL_TRY(copy_rows(t, t->permutation));
@@ -301,10 +316,7 @@ static hirl_status_t run_restart(lloyd_t *t, int redo, double *objective_p, int6
         hirl_fault_kill("cluster");
         const bool is_wanted = iter + 1 == t->cfg->n_iter || t->cfg->is_verbose;
         const double objective_scale = is_wanted ? objective_scale_of(t) : 0;
-        HIRL_TRY(assign_rows(t));
-        sort_rows(t);
-        *objective = add_rows(t, objective_scale);
-        for (int64_t c = 0; c < t->k; c++) count[c] = t->start[c + 1] - t->start[c];
+        HIRL_TRY(sum_clusters(t, objective_scale));
         HIRL_TRY(hirl_par_all_reduce(t->world, t->sum, t->k * t->d + t->k + 1, HIRL_PAR_I64,
                                      HIRL_PAR_SUM));
         average(t);
@@ -406,9 +418,9 @@ end:
     return status;
 }
 
-hirl_status_t hirl_kmeans_assign(hirl_world_t *world, const float *x, int64_t n_local, int d,
-                                 const float *centroids, int64_t k, int32_t *assign,
-                                 float *distance) {
+hirl_status_t hirl_kmeans_assign(hirl_world_t *world, hirl_backend_t *be, const float *x,
+                                 int64_t n_local, int d, const float *centroids, int64_t k,
+                                 int32_t *assign, float *distance) {
     HIRL_REQUIRE(world, HIRL_ERR_ARG, "there is no world");
     hirl_rows_info_t info;
     hirl_panels_t panels = {0};
@@ -419,10 +431,13 @@ hirl_status_t hirl_kmeans_assign(hirl_world_t *world, const float *x, int64_t n_
                       (long long)k, INT32_MAX - 1);
     if (status == HIRL_OK) status = hirl_rows_check_same("centroid", centroids, k, d);
     HIRL_TRY(hirl_rows_check(world, status, "row", x, n_local, d, false, &info));
-    HIRL_TRY(hirl_par_agree(world, hirl_panels_init(&panels, k, d, true, true)));
-    hirl_panels_pack(&panels, centroids, k);
-    hirl_panels_nearest(&panels, x, n_local, assign);
-    hirl_panels_reset(&panels);
+    HIRL_TRY(hirl_par_agree(world, be ? hirl_device_assign(be, x, n_local, d, centroids, k, assign)
+                                      : hirl_panels_init(&panels, k, d, true, true)));
+    if (!be) {
+        hirl_panels_pack(&panels, centroids, k);
+        hirl_panels_nearest(&panels, x, n_local, assign);
+        hirl_panels_reset(&panels);
+    }
     if (distance) {
 #pragma omp parallel for schedule(static)
         for (int64_t i = 0; i < n_local; i++)

@@ -26,8 +26,8 @@ static const hirl_key_t knn_keys[] = {
                  "a search."),
     HIRL_ROW_TEXT(
         hirl_knn_cfg_t, engine, "'fused'", "fused|faiss",
-        "What searches: our fused products and selection, or FAISS's flat index (slower; as a "
-        "reference)."),
+        "What searches: our fused products and selection, on the run's device if it has one; or "
+        "FAISS's flat index on the processor (slower; as a reference)."),
 };
 
 const hirl_group_t hirl_knn_group = {
@@ -44,6 +44,7 @@ const hirl_group_t hirl_knn_group = {
 typedef struct knn_search {
     hirl_world_t *world;
     hirl_cluster_engine_t engine;
+    hirl_backend_t *be; // where the fused engine computes; NULL: here
     const float *bank, *query;
     int64_t n_bank_local, n_query_local;
     int d;
@@ -57,6 +58,7 @@ typedef struct knn_search {
     hirl_panels_t panels;    // queries of a round
     hirl_tiles_t tiles;      // the local bank for AMX; data is NULL where there is none
     hirl_faiss_index_t *index; // instead of both with FAISS as engine
+    hirl_device_rows_t rows;   // instead of both: the local bank for the backend
     float *round_query;        // [queries of a round, d]
     uint64_t *found;           // [queries of a round, n_list of this rank]
     uint64_t *lists;           // [own queries of a round, n_list of each rank]
@@ -72,6 +74,7 @@ static void search_reset(knn_search_t *s) {
     hirl_panels_reset(&s->panels);
     hirl_tiles_reset(&s->tiles);
     hirl_faiss_destroy(&s->index);
+    hirl_device_rows_reset(&s->rows);
     hirl_mem_free(s->round_query);
     hirl_mem_free(s->found);
     hirl_mem_free(s->lists);
@@ -111,6 +114,17 @@ static hirl_status_t exchange_sizes(knn_search_t *s, int64_t query_chunk) {
     return HIRL_OK;
 }
 
+// Device memory that a round takes beside the bank: queries, lists, and what the search works with
+// (hirl_op_top_rows).
+static int64_t device_reserve(const knn_search_t *s, int64_t n_round, int64_t n_list) {
+    const int64_t most = (int64_t)256 << 20, least_queries = 128, most_rows = 32768;
+    const int64_t n_rows = s->n_bank_local < most_rows ? s->n_bank_local : most_rows;
+    const int64_t query_bytes = (2 * n_list + n_rows) * 8;
+    int64_t work = n_round * query_bytes;
+    if (work > most) work = most > least_queries * query_bytes ? most : least_queries * query_bytes;
+    return n_round * (s->d * 4 + n_list * 8) + work;
+}
+
 static hirl_status_t search_alloc(knn_search_t *s) {
     const int rank = hirl_world_rank(s->world), size = hirl_world_size(s->world);
     int64_t n_round = 0, n_lists = 0; // round 0 is the largest
@@ -119,7 +133,9 @@ static hirl_status_t search_alloc(knn_search_t *s) {
         n_lists += s->n_list[r];
     }
     const int64_t n_own = round_count(s, rank, 0);
-    const bool has_tiles = s->engine == HIRL_CLUSTER_FUSED && hirl_amx_is_usable(s->d);
+    const bool has_device = s->engine == HIRL_CLUSTER_FUSED && s->be;
+    const bool has_tiles =
+        s->engine == HIRL_CLUSTER_FUSED && !has_device && hirl_amx_is_usable(s->d);
     char text[32];
     hirl_log_root(
         HIRL_LOG_DEBUG, "knn bank = %lld k = %lld queries_per_round = %lld memory_per_rank = %s",
@@ -135,6 +151,9 @@ static hirl_status_t search_alloc(knn_search_t *s) {
         HIRL_TRY(hirl_faiss_create(s->d, true, &s->index));
         return hirl_faiss_load(s->index, s->bank, s->n_bank_local);
     }
+    if (has_device)
+        return hirl_device_rows_init(&s->rows, s->be, "knn bank", s->bank, s->n_bank_local, s->d,
+                                     device_reserve(s, n_round, s->n_list[rank]));
     if (has_tiles) {
         HIRL_TRY(hirl_tiles_init(&s->tiles, s->n_bank_local, s->d));
         hirl_tiles_pack(&s->tiles, s->bank, s->n_bank_local);
@@ -148,6 +167,8 @@ static hirl_status_t answer(knn_search_t *s, int64_t n_round) {
     if (n_list == 0 || n_round == 0) return HIRL_OK;
     if (s->index)
         return hirl_faiss_topk(s->index, s->round_query, n_round, s->first_bank, n_list, s->found);
+    if (s->rows.be)
+        return hirl_device_topk(&s->rows, s->round_query, n_round, s->first_bank, n_list, s->found);
     hirl_panels_pack(&s->panels, s->round_query, n_round);
     return hirl_topk_search(&s->panels, s->bank, s->n_bank_local, s->tiles.data ? &s->tiles : NULL,
                             s->first_bank, n_list, s->found);
@@ -230,9 +251,9 @@ static hirl_status_t check_args(const float *bank, int64_t n_bank, const float *
     return HIRL_OK;
 }
 
-hirl_status_t hirl_knn_search(hirl_world_t *world, const float *bank, int64_t n_bank_local,
-                              const float *query, int64_t n_query_local, int d, int k,
-                              int64_t query_chunk, float *score, int64_t *index) {
+hirl_status_t hirl_knn_search(hirl_world_t *world, hirl_backend_t *be, const float *bank,
+                              int64_t n_bank_local, const float *query, int64_t n_query_local,
+                              int d, int k, int64_t query_chunk, float *score, int64_t *index) {
     HIRL_REQUIRE(world, HIRL_ERR_ARG, "there is no world");
     static const char *const names[] = {"columns", "k", "query_chunk"};
     const int64_t values[] = {d, k, query_chunk};
@@ -246,6 +267,7 @@ hirl_status_t hirl_knn_search(hirl_world_t *world, const float *bank, int64_t n_
     HIRL_TRY(hirl_same_on_all_ranks(world, 3, names, values));
     HIRL_TRY(hirl_par_agree(world, HIRL_ALLOC(HIRL_MEM_CLUSTER, n_query_local * k, &keys)));
     knn_search_t s = {.world = world,
+                      .be = be,
                       .bank = bank,
                       .query = query,
                       .n_bank_local = n_bank_local,
@@ -404,8 +426,8 @@ static hirl_status_t check_classify(hirl_world_t *world, hirl_status_t mine,
     return check_labels(world, "query", query_label, n_query, n_classes);
 }
 
-hirl_status_t hirl_knn_classify(hirl_world_t *world, const float *bank, const int32_t *bank_label,
-                                int64_t n_bank_local, const float *query,
+hirl_status_t hirl_knn_classify(hirl_world_t *world, hirl_backend_t *be, const float *bank,
+                                const int32_t *bank_label, int64_t n_bank_local, const float *query,
                                 const int32_t *query_label, int64_t n_query_local, int d,
                                 int n_classes, const hirl_knn_cfg_t *cfg, double *top1,
                                 double *top5) {
@@ -444,6 +466,7 @@ hirl_status_t hirl_knn_classify(hirl_world_t *world, const float *bank, const in
     hirl_rows_normalise(bank, n_bank_local, d, unit_bank);
     hirl_rows_normalise(query, n_query_local, d, unit_query);
     knn_search_t s = {.world = world,
+                      .be = be,
                       .engine =
                           strcmp(cfg->engine, "faiss") ? HIRL_CLUSTER_FUSED : HIRL_CLUSTER_FAISS,
                       .bank = unit_bank,

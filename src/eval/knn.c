@@ -33,8 +33,9 @@ static hirl_status_t knn(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *ban
     }
     double extracted = hirl_time_now();
     result.extract_seconds = extracted - start;
-    HIRL_TRY_GOTO(hirl_knn_classify(ctx->world, x, x_label, n_x, q, q_label, n_q, d, n_classes, cfg,
-                                    result.top1, result.top5),
+    HIRL_TRY_GOTO(hirl_knn_classify(
+                      ctx->world, hirl_cluster_device_of(hirl_tape_backend_view(ctx->tape)), x,
+                      x_label, n_x, q, q_label, n_q, d, n_classes, cfg, result.top1, result.top5),
                   status, done);
     result.search_seconds = hirl_time_now() - extracted;
     result.d = d;

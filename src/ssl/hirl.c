@@ -184,7 +184,9 @@ static hirl_status_t hirl_begin_epoch(void *self, int64_t epoch,
                                 .n_redo = (int)h->cfg.cluster_redo,
                                 .max_points_per_centroid = 1000,
                                 .min_points_per_centroid = 10,
-                                .is_verbose = false};
+                                .is_verbose = false,
+                                .backend =
+                                    hirl_cluster_device_of(hirl_tape_backend_view(h->ctx.tape))};
     if (h->inner.ops->begin_epoch)
         HIRL_TRY(h->inner.ops->begin_epoch(h->inner.self, epoch, extractor));
     if (!is_cluster_epoch(h, epoch)) return HIRL_OK;

@@ -51,7 +51,7 @@ static hirl_status_t time_knn(hirl_world_t *world, char **args) {
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n_queries * k, &score));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n_queries * k, &index));
     const double start = hirl_time_now();
-    HIRL_TRY(hirl_knn_search(world, x, n, x + n * d, n_queries, d, k, 4096, score, index));
+    HIRL_TRY(hirl_knn_search(world, NULL, x, n, x + n * d, n_queries, d, k, 4096, score, index));
     printf("%.4f\n", hirl_time_now() - start);
     HIRL_TRY(hirl_path_write_whole(args[5], index, (size_t)(n_queries * k) * sizeof(*index)));
     hirl_mem_free(index);

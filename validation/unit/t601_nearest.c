@@ -33,7 +33,7 @@ static void check_shape(int64_t n, int d, int64_t k) {
     float *x = make(n * d, 1), *c = make(k * d, 2), *distance = make(n, 3);
     int32_t *assign = NULL;
     NEED_OK(HIRL_ALLOC(HIRL_MEM_GENERAL, n, &assign));
-    NEED_OK(hirl_kmeans_assign(world, x, n, d, c, k, assign, distance));
+    NEED_OK(hirl_kmeans_assign(world, NULL, x, n, d, c, k, assign, distance));
     int64_t n_bad = 0;
     double worst = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -78,7 +78,7 @@ static void test_ties(void) {
     int32_t assign[N];
     for (int64_t j = 50; j < K; j++) memcpy(c + j * D, c + (j % 50) * D, D * sizeof(*c));
     for (int64_t i = 0; i < N; i++) memcpy(x + i * D, c + (i % 50) * D, D * sizeof(*x));
-    NEED_OK(hirl_kmeans_assign(world, x, N, D, c, K, assign, NULL));
+    NEED_OK(hirl_kmeans_assign(world, NULL, x, N, D, c, K, assign, NULL));
     for (int i = 0; i < N; i++) CHECK_EQ_I(assign[i], i % 50);
     hirl_mem_free(c);
     hirl_mem_free(x);
@@ -95,14 +95,14 @@ static void test_invariance(void) {
     for (int64_t i = 0; i < K * D; i++) c[i] = roundf(c[i]) / 3;
     const int n_threads = omp_get_max_threads();
     omp_set_num_threads(1);
-    NEED_OK(hirl_kmeans_assign(world, x, N, D, c, K, want, NULL));
+    NEED_OK(hirl_kmeans_assign(world, NULL, x, N, D, c, K, want, NULL));
     for (int threads = 1; threads <= 3; threads++) {
         omp_set_num_threads(threads);
         const int steps[] = {1, 5, 14, 17, 350, N};
         for (size_t s = 0; s < sizeof(steps) / sizeof(*steps); s++) {
             for (int i = 0; i < N; i += steps[s]) {
                 const int n = i + steps[s] <= N ? steps[s] : N - i;
-                NEED_OK(hirl_kmeans_assign(world, x + i * D, n, D, c, K, got + i, NULL));
+                NEED_OK(hirl_kmeans_assign(world, NULL, x + i * D, n, D, c, K, got + i, NULL));
             }
             CHECK_BITS(got, want, sizeof(want));
         }

@@ -51,7 +51,7 @@ static void check_kmeans(const hirl_kmeans_cfg_t *cfg, int64_t n, int d) {
     NEED_OK(HIRL_ALLOC(HIRL_MEM_GENERAL, n, &got_distance));
     omp_set_num_threads(1);
     NEED_OK(hirl_kmeans_train(self, x, n, d, cfg, want, &want_result));
-    NEED_OK(hirl_kmeans_assign(self, x, n, d, want, cfg->k, want_assign, want_distance));
+    NEED_OK(hirl_kmeans_assign(self, NULL, x, n, d, want, cfg->k, want_assign, want_distance));
     for (int threads = 1; threads <= 3; threads++) {
         for (int is_even = 0; is_even < 2; is_even++) {
             int64_t first, n_local;
@@ -62,8 +62,8 @@ static void check_kmeans(const hirl_kmeans_cfg_t *cfg, int64_t n, int d) {
             CHECK_BITS(&result.objective, &want_result.objective, sizeof(double));
             CHECK_EQ_I(result.best_redo, want_result.best_redo);
             CHECK_EQ_I(result.n_splits, want_result.n_splits);
-            NEED_OK(hirl_kmeans_assign(world, x + first * d, n_local, d, got, cfg->k, got_assign,
-                                       got_distance));
+            NEED_OK(hirl_kmeans_assign(world, NULL, x + first * d, n_local, d, got, cfg->k,
+                                       got_assign, got_distance));
             CHECK_BITS(got_assign, want_assign + first, (size_t)n_local * sizeof(*got_assign));
             CHECK_BITS(got_distance, want_distance + first,
                        (size_t)n_local * sizeof(*got_distance));
@@ -139,9 +139,9 @@ static void test_knn(void) {
     for (int i = 0; i < N; i++) bank_label[i] = i % 40 % CLASSES;
     for (int i = 0; i < Q; i++) query_label[i] = i % 7;
     omp_set_num_threads(1);
-    NEED_OK(hirl_knn_search(self, bank, N, query, Q, D, K, 4096, want_score, want_index));
-    NEED_OK(hirl_knn_classify(self, bank, bank_label, N, query, query_label, Q, D, CLASSES, &cfg,
-                              want_top1, want_top5));
+    NEED_OK(hirl_knn_search(self, NULL, bank, N, query, Q, D, K, 4096, want_score, want_index));
+    NEED_OK(hirl_knn_classify(self, NULL, bank, bank_label, N, query, query_label, Q, D, CLASSES,
+                              &cfg, want_top1, want_top5));
     const int64_t chunks[] = {1, 60, 4096};
     for (int threads = 1; threads <= 3; threads++) {
         omp_set_num_threads(threads);
@@ -149,12 +149,12 @@ static void test_knn(void) {
             int64_t first, n_local, first_query, n_query;
             share_of(N, c % 2, &first, &n_local);
             share_of(Q, c % 2 == 0, &first_query, &n_query);
-            NEED_OK(hirl_knn_search(world, bank + first * D, n_local, query + first_query * D,
+            NEED_OK(hirl_knn_search(world, NULL, bank + first * D, n_local, query + first_query * D,
                                     n_query, D, K, chunks[c / 2], score, index));
             CHECK_BITS(score, want_score + first_query * K, (size_t)(n_query * K) * sizeof(*score));
             CHECK_BITS(index, want_index + first_query * K, (size_t)(n_query * K) * sizeof(*index));
             if (c < 4) continue;
-            NEED_OK(hirl_knn_classify(world, bank + first * D, bank_label + first, n_local,
+            NEED_OK(hirl_knn_classify(world, NULL, bank + first * D, bank_label + first, n_local,
                                       query + first_query * D, query_label + first_query, n_query,
                                       D, CLASSES, &cfg, top1, top5));
             CHECK_BITS(top1, want_top1, sizeof(top1));

@@ -40,7 +40,7 @@ static void check_search(int64_t n, int64_t n_query, int d, int k, int64_t chunk
     NEED_OK(HIRL_ALLOC(HIRL_MEM_GENERAL, n, &all));
     share_of(n, &first, &n_local);
     share_of(n_query, &first_query, &n_query_local);
-    NEED_OK(hirl_knn_search(world, bank + first * d, n_local, query + first_query * d,
+    NEED_OK(hirl_knn_search(world, NULL, bank + first * d, n_local, query + first_query * d,
                             n_query_local, d, k, chunk, score, index));
     for (int64_t q = 0; q < n_query_local; q++) {
         const float *x = query + (first_query + q) * d;
@@ -91,7 +91,8 @@ static void test_ties(void) {
     for (int i = 0; i < Q * D; i++) query[i] = roundf(query[i]);
     query[0] = query[1] = query[2] = query[3] = 0; // scores of +0 and -0: all are equal
     share_of(N, &first, &n_local);
-    NEED_OK(hirl_knn_search(world, bank + first * D, n_local, query, Q, D, K, 4096, score, index));
+    NEED_OK(hirl_knn_search(world, NULL, bank + first * D, n_local, query, Q, D, K, 4096, score,
+                            index));
     for (int q = 0; q < Q; q++) {
         static bool is_taken[N];
         memset(is_taken, 0, sizeof(is_taken));
@@ -156,8 +157,8 @@ static void test_reference(void) {
     share_of(N, &first, &n_local);
     share_of(REF_QUERIES, &first_query, &n_query);
     const float *bank = x + (REF_QUERIES + first) * REF_D, *query = x + first_query * REF_D;
-    NEED_OK(
-        hirl_knn_search(world, bank, n_local, query, n_query, REF_D, REF_LIST, 4096, score, index));
+    NEED_OK(hirl_knn_search(world, NULL, bank, n_local, query, n_query, REF_D, REF_LIST, 4096,
+                            score, index));
     for (int64_t i = 0; i < n_query * REF_LIST; i++) {
         // The rows are unit to 2^-24; a product of REF_D terms is off by at most (REF_D + 2) 2^-24.
         CHECK_CLOSE(score[i], want_score[first_query * REF_LIST + i], 0, (REF_D + 2) * 0x1p-24);
@@ -167,7 +168,7 @@ static void test_reference(void) {
               "%lld neighbours differ, want at most one in 1000 (near ties)", (long long)n_other);
     for (int engine = 0; engine < 2; engine++) {
         strcpy(cfg.engine, engine ? "faiss" : "fused");
-        NEED_OK(hirl_knn_classify(world, bank, label + REF_QUERIES + first, n_local, query,
+        NEED_OK(hirl_knn_classify(world, NULL, bank, label + REF_QUERIES + first, n_local, query,
                                   label + first_query, n_query, REF_D, REF_CLASSES, &cfg, top1,
                                   top5));
         for (int i = 0; i < N_K; i++) {
@@ -212,7 +213,7 @@ static void test_votes(void) {
          {1, 7, {0, 0}, {0, 0}}};     // a class without any row
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         cfg.temperature = cases[i].temperature;
-        NEED_OK(hirl_knn_classify(world, bank + 2 * first, bank_label + first, n_local, query,
+        NEED_OK(hirl_knn_classify(world, NULL, bank + 2 * first, bank_label + first, n_local, query,
                                   &cases[i].label, n_query, 2, 8, &cfg, top1, top5));
         for (int j = 0; j < 2; j++) {
             CHECK_CLOSE(top1[j], cases[i].top1[j], 0, 0);

@@ -50,23 +50,25 @@ static void test_bad_values(void) {
         const char *query_text = strdup(text);
         const char *want = query_text;
         CHECK_FAILS(train(N, kmeans), HIRL_ERR_NUMERIC, want);
-        CHECK_FAILS(hirl_kmeans_assign(world, x, N, D, good, K, assign, NULL), HIRL_ERR_NUMERIC,
-                    want);
+        CHECK_FAILS(hirl_kmeans_assign(world, NULL, x, N, D, good, K, assign, NULL),
+                    HIRL_ERR_NUMERIC, want);
         CHECK_FAILS(hirl_hierarchy_create(world, x, N, D, &tree, &h), HIRL_ERR_NUMERIC, want);
-        CHECK_FAILS(hirl_knn_search(world, x, N, good, N, D, 2, 64, score, index), HIRL_ERR_NUMERIC,
-                    want);
-        CHECK_FAILS(hirl_knn_search(world, good, N, x, N, D, 2, 64, score, index), HIRL_ERR_NUMERIC,
-                    strchr(want, ' '));
-        CHECK_FAILS(hirl_knn_classify(world, good, label, N, x, label, N, D, 5, &knn, &top1, &top5),
+        CHECK_FAILS(hirl_knn_search(world, NULL, x, N, good, N, D, 2, 64, score, index),
+                    HIRL_ERR_NUMERIC, want);
+        CHECK_FAILS(hirl_knn_search(world, NULL, good, N, x, N, D, 2, 64, score, index),
                     HIRL_ERR_NUMERIC, strchr(want, ' '));
+        CHECK_FAILS(
+            hirl_knn_classify(world, NULL, good, label, N, x, label, N, D, 5, &knn, &top1, &top5),
+            HIRL_ERR_NUMERIC, strchr(want, ' '));
         free((void *)query_text);
     }
     reset();
     if (last) memset(x + 7 * D, 0, D * sizeof(*x));
     format("row %d: all 4 columns are zero", row);
     CHECK_FAILS(hirl_hierarchy_create(world, x, N, D, &tree, &h), HIRL_ERR_NUMERIC, text);
-    CHECK_FAILS(hirl_knn_classify(world, x, label, N, good, label, N, D, 5, &knn, &top1, &top5),
-                HIRL_ERR_NUMERIC, text);
+    CHECK_FAILS(
+        hirl_knn_classify(world, NULL, x, label, N, good, label, N, D, 5, &knn, &top1, &top5),
+        HIRL_ERR_NUMERIC, text);
     CHECK_OK(train(N, kmeans)); // a zero row is a point like others there
     CHECK(h == NULL);
 }
@@ -94,7 +96,7 @@ static void test_kmeans_arguments(void) {
     CHECK_FAILS(train(-1, good), HIRL_ERR_ARG, "-1 rows");
     CHECK_FAILS(hirl_kmeans_train(world, x, N, D, &good, NULL, NULL), HIRL_ERR_ARG, "NULL");
     CHECK_FAILS(train(0, good), HIRL_ERR_ARG, "0 rows into 3 clusters"); // no rank has any
-    CHECK_FAILS(hirl_kmeans_assign(world, x, N, D, x, 0, assign, NULL), HIRL_ERR_ARG,
+    CHECK_FAILS(hirl_kmeans_assign(world, NULL, x, N, D, x, 0, assign, NULL), HIRL_ERR_ARG,
                 "0 centroids");
     if (size > 1) {
         cfg = good;
@@ -130,16 +132,16 @@ static void test_knn_arguments(void) {
     double top1[2], top5[2];
     const hirl_knn_cfg_t good = {.k = {2, 4}, .n_k = 2, .temperature = 0.07, .query_chunk = 64};
     hirl_knn_cfg_t cfg = good;
-    CHECK_FAILS(hirl_knn_search(world, x, 1, x, N, D, size + 1, 64, score, index), HIRL_ERR_ARG,
-                format("of a bank of %d rows", size));
-    CHECK_FAILS(hirl_knn_search(world, x, N, x, N, D, 0, 64, score, index), HIRL_ERR_ARG,
+    CHECK_FAILS(hirl_knn_search(world, NULL, x, 1, x, N, D, size + 1, 64, score, index),
+                HIRL_ERR_ARG, format("of a bank of %d rows", size));
+    CHECK_FAILS(hirl_knn_search(world, NULL, x, N, x, N, D, 0, 64, score, index), HIRL_ERR_ARG,
                 "0 neighbours");
-    CHECK_FAILS(hirl_knn_search(world, x, N, x, N, D, 2, 0, score, index), HIRL_ERR_ARG,
+    CHECK_FAILS(hirl_knn_search(world, NULL, x, N, x, N, D, 2, 0, score, index), HIRL_ERR_ARG,
                 "query_chunk = 0");
-    CHECK_OK(hirl_knn_search(world, x, N, x, rank == 0 ? 0 : N, D, 2, 64, score, index));
-    CHECK_OK(hirl_knn_search(world, x, rank == 0 ? N : 0, x, N, D, 4, 64, score, index));
+    CHECK_OK(hirl_knn_search(world, NULL, x, N, x, rank == 0 ? 0 : N, D, 2, 64, score, index));
+    CHECK_OK(hirl_knn_search(world, NULL, x, rank == 0 ? N : 0, x, N, D, 4, 64, score, index));
 #define CLASSIFY(cfg_p) \
-    hirl_knn_classify(world, x, label, N, x, label, N, D, 5, (cfg_p), top1, top5)
+    hirl_knn_classify(world, NULL, x, label, N, x, label, N, D, 5, (cfg_p), top1, top5)
     CHECK_OK(CLASSIFY(&good));
     cfg.k[1] = N * size + 1;
     CHECK_FAILS(CLASSIFY(&cfg), HIRL_ERR_ARG, format("the bank has %d rows", N * size));
@@ -161,9 +163,9 @@ static void test_knn_arguments(void) {
     CHECK_FAILS(CLASSIFY(&good), HIRL_ERR_ARG,
                 format("row %d: label 5, want 0 to 4", (size - 1) * N + 3));
     reset();
-    CHECK_FAILS(hirl_knn_classify(world, x, NULL, N, x, label, N, D, 5, &good, top1, top5),
+    CHECK_FAILS(hirl_knn_classify(world, NULL, x, NULL, N, x, label, N, D, 5, &good, top1, top5),
                 HIRL_ERR_ARG, "have no labels");
-    CHECK_FAILS(hirl_knn_classify(world, x, label, N, x, label, 0, D, 5, &good, top1, top5),
+    CHECK_FAILS(hirl_knn_classify(world, NULL, x, label, N, x, label, 0, D, 5, &good, top1, top5),
                 HIRL_ERR_ARG, "no queries");
 #undef CLASSIFY
 }

@@ -77,13 +77,14 @@ static hirl_status_t tell_fault(cuda_ctx_t *ctx) {
         [HIRL_K_FAULT_GATHER] = "gather_rows: element %lld of index",
         [HIRL_K_FAULT_SCATTER] = "gather_rows_backward: element %lld of index",
         [HIRL_K_FAULT_TARGET] = "cross_entropy: element %lld of target",
-        [HIRL_K_FAULT_PATH] = "path_loss: element %lld of a path"};
+        [HIRL_K_FAULT_PATH] = "path_loss: element %lld of a path",
+        [HIRL_K_FAULT_SUM] = "sum_rows: element %lld of index"};
     const hirl_k_fault_t fault = *ctx->fault;
     if (!fault.is_set) return HIRL_OK;
     memset(ctx->fault, 0, sizeof *ctx->fault);
     char place[96];
     snprintf(place, sizeof place,
-             text[fault.op >= 0 && fault.op <= HIRL_K_FAULT_PATH ? fault.op : 0],
+             text[fault.op >= 0 && fault.op <= HIRL_K_FAULT_SUM ? fault.op : 0],
              (long long)fault.position);
     return HIRL_FAIL(HIRL_ERR_ARG, "%s is %lld, want 0..%lld", place, (long long)fault.value,
                      (long long)(fault.limit - 1));
@@ -267,9 +268,9 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .bn_apply = hirl_bn_apply_cuda,
     .bn_backward_sums = hirl_bn_backward_sums_cuda,
     .bn_backward_apply = hirl_bn_backward_apply_cuda,
-    .gemm = hirl_gemm_cuda,
     .bn_combine = hirl_bn_combine_cuda,
     .fold_rows = hirl_fold_rows_cuda,
+    .gemm = hirl_gemm_cuda,
     .linear = hirl_linear_cuda,
     .linear_backward = hirl_linear_backward_cuda,
     .act = hirl_act_cuda,
@@ -291,4 +292,8 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .adamw = hirl_adamw_cuda,
     .ema = hirl_ema_cuda,
     .sum_squares = hirl_sum_squares_cuda,
+    .nearest_rows = hirl_nearest_rows_cuda,
+    .top_rows = hirl_top_rows_cuda,
+    .sum_rows = hirl_sum_rows_cuda,
+    .sum_distances = hirl_sum_distances_cuda,
 };

@@ -239,6 +239,19 @@ hirl_status_t hirl_conv2d_backward_weights_cuda(hirl_backend_t *be, const hirl_c
                                                 const hirl_tensor_t *x, const hirl_tensor_t *dy,
                                                 bool accumulate, hirl_tensor_t *dw,
                                                 hirl_tensor_t *dbias);
+// cuda_cluster.c
+hirl_status_t hirl_nearest_rows_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
+                                     const hirl_tensor_t *c, const hirl_tensor_t *half_norm,
+                                     hirl_tensor_t *index, hirl_tensor_t *value);
+hirl_status_t hirl_top_rows_cuda(hirl_backend_t *be, const hirl_tensor_t *query,
+                                 const hirl_tensor_t *bank, int64_t k, int64_t piece,
+                                 hirl_tensor_t *score, hirl_tensor_t *index);
+hirl_status_t hirl_sum_rows_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
+                                 const hirl_tensor_t *index, double scale, bool accumulate,
+                                 hirl_tensor_t *sum, hirl_tensor_t *count);
+hirl_status_t hirl_sum_distances_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
+                                      const hirl_tensor_t *index, const hirl_tensor_t *c,
+                                      double scale, bool accumulate, hirl_tensor_t *total);
 // cuda_backend.c
 hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
 hirl_status_t hirl_download_cuda(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);

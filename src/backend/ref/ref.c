@@ -253,4 +253,8 @@ const hirl_backend_ops_t hirl_backend_ops_ref = {
     .adamw = ref_adamw,
     .ema = ref_ema,
     .sum_squares = ref_sum_squares,
+    .nearest_rows = ref_nearest_rows,
+    .top_rows = ref_top_rows,
+    .sum_rows = ref_sum_rows,
+    .sum_distances = ref_sum_distances,
 };

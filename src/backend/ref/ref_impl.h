@@ -149,6 +149,17 @@ hirl_status_t ref_path_loss_backward(hirl_backend_t *be, int n_levels,
                                      const hirl_tensor_t *positive, const hirl_tensor_t *negative,
                                      const hirl_tensor_t *dloss, hirl_tensor_t *const *dsimilarity);
 
+hirl_status_t ref_nearest_rows(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *c,
+                               const hirl_tensor_t *half_norm, hirl_tensor_t *index,
+                               hirl_tensor_t *value);
+hirl_status_t ref_top_rows(hirl_backend_t *be, const hirl_tensor_t *query,
+                           const hirl_tensor_t *bank, int64_t k, int64_t piece,
+                           hirl_tensor_t *score, hirl_tensor_t *index);
+hirl_status_t ref_sum_rows(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *index,
+                           double scale, bool accumulate, hirl_tensor_t *sum, hirl_tensor_t *count);
+hirl_status_t ref_sum_distances(hirl_backend_t *be, const hirl_tensor_t *x,
+                                const hirl_tensor_t *index, const hirl_tensor_t *c, double scale,
+                                bool accumulate, hirl_tensor_t *total);
 hirl_status_t ref_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels,
                              const hirl_view_recipe_t *recipes, int64_t n, int size, int channels,
                              const float *mean, const float *std, hirl_tensor_t *y);
