@@ -167,7 +167,7 @@ hirl_status_t hirl_op_bn_combine(hirl_backend_t *be, const hirl_tensor_t *parts,
                                  hirl_tensor_t *mean, hirl_tensor_t *var);
 /// y [C] = keep y + scale * sum over the rows of x [R, C], in the order of the rows; keep = 0 overwrites y. y must be given.
 hirl_status_t hirl_op_fold_rows(hirl_backend_t *be, float scale, const hirl_tensor_t *x, float keep,
-                               hirl_tensor_t *y);
+                                hirl_tensor_t *y);
 
 // ---------------------------------------------------------------------------------------------- matrices, activations
 

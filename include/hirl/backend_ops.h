@@ -130,7 +130,7 @@ struct hirl_backend_ops {
     hirl_status_t (*bn_combine)(hirl_backend_t *be, const hirl_tensor_t *parts, hirl_tensor_t *mean,
                                 hirl_tensor_t *var);
     hirl_status_t (*fold_rows)(hirl_backend_t *be, float scale, const hirl_tensor_t *x, float keep,
-                              hirl_tensor_t *y);
+                               hirl_tensor_t *y);
 
     hirl_status_t (*gemm)(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
                           const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
