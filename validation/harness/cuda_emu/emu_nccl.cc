@@ -84,7 +84,8 @@ void wait_all(std::vector<MPI_Request> &requests, const char *what) {
     }
 }
 
-void check_thread(const char *what) {
+void check_thread(const ncclComm &comm, const char *what) {
+    if (comm.size == 1) return;
     int level = MPI_THREAD_SINGLE, is_main = 0;
     MPI_Query_thread(&level);
     MPI_Is_thread_main(&is_main);
@@ -232,8 +233,23 @@ void run(const request &r) {
     }
 }
 
+/// A rank alone sends to itself: the n-th message goes to the n-th receive.
+void run_own_messages(const std::vector<request> &all) {
+    std::vector<const request *> sends, receives;
+    for (const request &r : all) (r.is == op::send ? sends : receives).push_back(&r);
+    if (sends.size() != receives.size())
+        fail("%zu messages of a rank to itself, and %zu receives", sends.size(), receives.size());
+    for (size_t i = 0; i < sends.size(); ++i) {
+        if (sends[i]->count != receives[i]->count || sends[i]->type != receives[i]->type)
+            fail("a message of %zu items and a receive of %zu", sends[i]->count,
+                 receives[i]->count);
+        memcpy(receives[i]->to, sends[i]->from, sends[i]->count * size_of(sends[i]->type));
+    }
+}
+
 /// Sends and receives of one group, which may need each other.
 void run_messages(const std::vector<request> &all) {
+    if (all.front().comm->size == 1) return run_own_messages(all);
     std::vector<std::vector<char>> buffers(all.size());
     std::vector<MPI_Request> requests(all.size());
     for (size_t i = 0; i < all.size(); ++i) {
@@ -289,12 +305,12 @@ ncclResult_t ask(const request &r, bool is_failing) {
     }
     if (r.is == op::send || r.is == op::receive)
         enqueue(r.stream, what, [=]() {
-            check_thread(what);
+            check_thread(*r.comm, what);
             run_messages({r});
         });
     else
         enqueue(r.stream, what, [=]() {
-            check_thread(what);
+            check_thread(*r.comm, what);
             run(r);
         });
     return answer(r.comm);
@@ -515,12 +531,12 @@ ncclResult_t ncclGroupEnd(void) {
             messages.push_back(r);
         else
             enqueue(r.stream, op_text[(int)r.is], [=]() {
-                check_thread(op_text[(int)r.is]);
+                check_thread(*r.comm, op_text[(int)r.is]);
                 run(r);
             });
     if (!messages.empty())
         enqueue(messages.front().stream, "ncclSend and ncclRecv", [=]() {
-            check_thread("ncclSend and ncclRecv");
+            check_thread(*messages.front().comm, "ncclSend and ncclRecv");
             run_messages(messages);
         });
     return answer(asked.front().comm);

@@ -692,7 +692,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
     WANT(device >= 0 && device < d.n_devices, cudaErrorInvalidDevice);
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "emulated");
-    snprintf(p->uuid.bytes, sizeof p->uuid.bytes, "emulated %d", device);
+    memcpy(p->uuid.bytes, "emulated", 8);
+    p->uuid.bytes[15] = (char)device;
     p->totalGlobalMem = d.memory;
     p->sharedMemPerBlock = default_shared;
     p->regsPerBlock = p->regsPerMultiprocessor = 65536;
