@@ -350,11 +350,8 @@ do_bench() {
     rows_of_log bench
     for file in validation/bench/gpu_kmeans*.py; do
         [ -e "$file" ] || continue
-        if [ -n "$emulated" ]; then
-            row bench "${file##*/}" 'skipped: hours on an emulated device'
-            continue
-        fi
-        step bench "${file##*/}" 300 env HIRL_BUILD="$build" HIRL_X="$program" "$python" "$file"
+        step bench "${file##*/}" 300 env HIRL_BUILD="$build" HIRL_X="$program" "$python" "$file" \
+            ${args[@]+"${args[@]}"}
         while IFS= read -r line; do
             row bench "${file##*/}" "${line#bench: }"
         done < <(grep -a '^bench: ' "$log")

@@ -185,8 +185,8 @@ void hirl_amx_scan(hirl_candidates_t *c, const hirl_panels_t *queries, int64_t f
 // ------------------------------------------------------------------------------- devices (device.c)
 // None of these is collective.
 
-/// Device memory that is left for the operations' own needs beside the rows.
-#define HIRL_DEVICE_RESERVE ((int64_t)16 << 20)
+/// Device memory that is left for nearest_rows beside the rows.
+#define HIRL_DEVICE_RESERVE ((int64_t)4 << 20)
 
 /// Rows for operations of a backend: all in its memory, or a piece at a time.
 typedef struct hirl_device_rows {

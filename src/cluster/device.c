@@ -5,7 +5,7 @@
 
 #include "cluster_impl.h"
 
-enum { LEAST_ROWS = 4096 };
+enum { LEAST_ROWS = 1024 }; // fewer at once would keep no device busy
 
 hirl_backend_t *hirl_cluster_device_of(hirl_backend_t *be) {
     return be && hirl_backend_allocator_view(be)->space == HIRL_SPACE_DEVICE ? be : NULL;
