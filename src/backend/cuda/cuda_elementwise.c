@@ -112,13 +112,16 @@ hirl_status_t hirl_gather_rows_backward_cuda(hirl_backend_t *be, const hirl_tens
                  (long long)n, (long long)n_rows);
     const size_t bytes = hirl_k_gather_rows_backward_scratch(n);
     void *scratch = NULL;
+    hirl_status_t status = HIRL_OK;
     HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &scratch));
-    const cudaError_t code = hirl_k_gather_rows_backward(
-        ctx->stream, hirl_tensor_f32(dy), n, row_size(dy), hirl_tensor_data(index), n_rows,
-        accumulate, scratch, ctx->fault, hirl_tensor_f32(dx));
+    HIRL_TRY_CUDA_GOTO(hirl_k_gather_rows_backward(ctx->stream, hirl_tensor_f32(dy), n,
+                                                   row_size(dy), hirl_tensor_data(index), n_rows,
+                                                   accumulate, scratch, ctx->fault,
+                                                   hirl_tensor_f32(dx)),
+                       status, done);
+done:
     hirl_cuda_scratch_free(ctx, bytes, scratch);
-    HIRL_TRY_CUDA(code);
-    return HIRL_OK;
+    return status;
 }
 
 hirl_status_t hirl_concat_columns_cuda(hirl_backend_t *be, const hirl_tensor_t *x1,
