@@ -20,7 +20,8 @@
 /// exceeds 48 KiB (nvcc says that), misaligned vector accesses, host pointers hidden in structs, anything about time or
 /// registers, and how the real cuBLAS, cuDNN and NCCL choose, round or refuse.
 ///
-/// Environment: HIRL_EMU_DEVICES (1), HIRL_EMU_MEMORY (bytes of device memory), HIRL_EMU_MULTIPROCESSORS (4),
+/// Environment: HIRL_EMU_DEVICES (1), HIRL_EMU_OWNER (a number in the device's UUID; the process's id, so that ranks have a device
+/// each; the same number for all makes it one that they share), HIRL_EMU_MEMORY (bytes of device memory), HIRL_EMU_MULTIPROCESSORS (4),
 /// HIRL_EMU_ORDER, HIRL_EMU_PARANOID=1 (red zones are looked at after each piece of work), HIRL_EMU_PROTECT=pages (do not use
 /// memory protection keys), HIRL_EMU_TRACE=1 (each piece of work on stderr as it runs), HIRL_EMU_FAIL=NAME:N[,NAME:N...]:
 /// the N-th call of NAME fails with its usual code ("NAME:N+": that and all later ones); NAME is a function of this

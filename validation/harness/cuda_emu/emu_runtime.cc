@@ -693,6 +693,9 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device) {
     memset(p, 0, sizeof *p);
     snprintf(p->name, sizeof p->name, "emulated");
     memcpy(p->uuid.bytes, "emulated", 8);
+    // Each process has devices of its own, unless they are to look like one that is shared.
+    const uint32_t owner = (uint32_t)env_number("HIRL_EMU_OWNER", (uint64_t)getpid());
+    memcpy(p->uuid.bytes + 8, &owner, sizeof owner);
     p->uuid.bytes[15] = (char)device;
     p->totalGlobalMem = d.memory;
     p->sharedMemPerBlock = default_shared;
