@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
+#include <string.h>
 #include <unistd.h>
 
 #include "par_impl.h"
@@ -17,16 +18,17 @@ struct hirl_par_device {
 };
 
 static hirl_status_t fail_cuda(cudaError_t code, const char *what) {
-    return HIRL_FAIL(HIRL_ERR_CUDA, "CUDA: %s (%s), from %s", cudaGetErrorString(code),
-                     cudaGetErrorName(code), what);
+    return HIRL_FAIL(HIRL_ERR_CUDA, "CUDA: %s (%s), from %.*s", cudaGetErrorString(code),
+                     cudaGetErrorName(code), (int)strcspn(what, "("), what);
 }
 
 static hirl_status_t fail_nccl(const hirl_par_device_t *device, ncclResult_t code,
                                const char *what) {
     const char *more = device && device->comm ? ncclGetLastError(device->comm) : NULL;
     return HIRL_FAIL(HIRL_ERR_CUDA,
-                     "NCCL: %s%s%s, from %s; NCCL_DEBUG=INFO in the environment tells more",
-                     ncclGetErrorString(code), more && more[0] ? ": " : "", more ? more : "", what);
+                     "NCCL: %s%s%s, from %.*s; NCCL_DEBUG=INFO in the environment tells more",
+                     ncclGetErrorString(code), more && more[0] ? ": " : "", more ? more : "",
+                     (int)strcspn(what, "("), what);
 }
 
 #define TRY_CUDA(call)                                                      \

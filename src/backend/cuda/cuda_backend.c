@@ -9,26 +9,31 @@ enum { GRANULE = 256, LEAST_CAPABILITY = 8 };
 
 // ---------------------------------------------------------------------------------------------- errors
 
+/// Of the call "f(x, y)" the "f".
+static int name_length(const char *what) { return (int)strcspn(what, "("); }
+
 hirl_status_t hirl_cuda_fail(cudaError_t code, const char *what, const char *file, int line,
                              const char *func) {
     const hirl_status_t status =
         code == cudaErrorMemoryAllocation ? HIRL_ERR_MEMORY : HIRL_ERR_CUDA;
-    return hirl_error_record(status, file, line, func, "CUDA: %s (%s), from %.120s",
-                             cudaGetErrorString(code), cudaGetErrorName(code), what);
+    return hirl_error_record(status, file, line, func, "CUDA: %s (%s), from %.*s",
+                             cudaGetErrorString(code), cudaGetErrorName(code), name_length(what),
+                             what);
 }
 
 hirl_status_t hirl_cuda_fail_blas(cublasStatus_t code, const char *what, const char *file, int line,
                                   const char *func) {
-    return hirl_error_record(HIRL_ERR_CUDA, file, line, func, "cuBLAS: %s, from %.120s",
-                             cublasLtGetStatusString(code), what);
+    return hirl_error_record(HIRL_ERR_CUDA, file, line, func, "cuBLAS: %s, from %.*s",
+                             cublasLtGetStatusString(code), name_length(what), what);
 }
 
 hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const char *file, int line,
                                  const char *func) {
     char text[200] = "";
     cudnnGetLastErrorString(text, sizeof text);
-    return hirl_error_record(HIRL_ERR_CUDA, file, line, func, "cuDNN: %s%s%s, from %.120s",
-                             cudnnGetErrorString(code), text[0] ? ": " : "", text, what);
+    return hirl_error_record(HIRL_ERR_CUDA, file, line, func, "cuDNN: %s%s%s, from %.*s",
+                             cudnnGetErrorString(code), text[0] ? ": " : "", text,
+                             name_length(what), what);
 }
 
 // ---------------------------------------------------------------------------------------------- memory

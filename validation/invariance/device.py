@@ -1,0 +1,132 @@
+# test: timeout=400 needs=python3-h5py,dataset-fashion-mnist
+"""Training on run%device = 'cuda' is training on 'cpu', to rounding: HIRL on MoCo v2 in f32 and bf16,
+on one rank and on two, with batch statistics within a rank and across ranks; on the device it
+repeats its bits, and a run that is stopped and restarted keeps them. Then what is told where no
+device can be had. The device is the emulated one, or, in a build with CUDA=1, the machine's own
+(on which two ranks share it, by way of the host)."""
+
+import os
+import shutil
+import sys
+
+from whole_run import (
+    HIRL,
+    SMALL,
+    check,
+    check_clean,
+    check_close,
+    check_far,
+    check_same_bits,
+    check_same_metrics,
+    environment,
+    error_lines,
+    expect,
+    finish,
+    hirl,
+    metrics,
+    prepare,
+)
+
+EMULATED = os.environ.get("HIRL_X_EMULATED", "")
+PROGRAM = EMULATED or HIRL
+if EMULATED and not os.access(EMULATED, os.X_OK):
+    print("%s did not build" % EMULATED)
+    sys.exit(1)
+if not EMULATED and not shutil.which("nvidia-smi"):
+    print("skip: neither an emulated nor a real CUDA device")
+    sys.exit(77)
+
+# bf16 has 8 bits: roundings of 2^-9 in some ten layers, forward and back, leave a loss within 2e-2.
+BOUND_BF16 = 2e-2
+N_STEPS = 10  # the second clustering is before step 9
+
+
+def train(device, folder, *changes, ranks=1, code=0, env=(), n_devices=2):
+    changes = list(changes)
+    if not EMULATED and ranks > 1:
+        changes.append("run%allow_gpu_sharing=T")
+    return expect(
+        hirl(
+            "deck.nml",
+            *SMALL,
+            "run%%output='%s'" % folder,
+            "run%%device='%s'" % device,
+            "schedule%epochs=1.25",
+            "data%val=''",
+            *changes,
+            ranks=ranks,
+            program=PROGRAM,
+            env=environment(HIRL_EMU_DEVICES=str(n_devices), **dict(env))
+        ),
+        code,
+    )
+
+
+def compare(what, ranks, *changes):
+    def start(way, seed):
+        device = ("cpu", "cuda")[way]
+        folder = "%s_%s_seed%d" % (what.replace(" ", "_"), device, seed)
+        result = train(device, folder, "run%%seed=%d" % seed, *changes, ranks=ranks)
+        check(
+            ("backend: " + device) in result.text, "%s: the log names backend %s" % (what, device)
+        )
+        return folder
+
+    check_close(what, start, N_STEPS)
+
+
+def losses(folder):
+    return [
+        line["loss"] for line in metrics(os.path.join(folder, "metrics.jsonl")) if "loss" in line
+    ]
+
+
+prepare()
+compare("one rank", 1)
+compare("two ranks", 2)
+compare("two ranks, statistics across them", 2, "model%bn_group=32")
+train("cuda", "other", "views%brightness=0.1")
+check_far("control: another brightness", "one_rank_cpu_seed0", "other")
+
+for device in ("cpu", "cuda"):
+    train(device, "bf16_" + device, "run%precision='bf16'")
+a, b = losses("bf16_cpu"), losses("bf16_cuda")
+worst = max(abs(x / y - 1) for x, y in zip(a[:2], b[:2]))
+check(
+    len(a) == len(b) == N_STEPS and worst <= BOUND_BF16,
+    "bf16: losses of the first steps within %.1e" % worst,
+)
+
+train("cuda", "again", "run%seed=0")
+check_same_bits("repeated", "one_rank_cuda_seed0", "again", N_STEPS)
+train("cuda", "stopped", "run%seed=0", "run%max_steps=5")
+result = train("cuda", "stopped", "run%seed=0")
+check("step = 5 " in result.text, "restart: goes on after step 5")
+check_same_bits("restarted", "one_rank_cuda_seed0", "stopped", N_STEPS)
+check_same_metrics("restarted", "one_rank_cuda_seed0", "stopped")
+
+# ------------------------------------------------------------------------ what can go wrong
+
+if EMULATED:
+    for what, ranks, n_devices, env, wanted in (
+        ("no device", 1, 0, {}, "no CUDA d"),
+        ("two ranks, one device", 2, 1, {}, "share one GPU"),
+        ("little memory", 1, 1, {"HIRL_EMU_MEMORY": str(1 << 20)}, "on CUDA device 0: this rank holds"),
+        ("NCCL fails", 2, 2, {"HIRL_EMU_FAIL": "ncclAllReduce:2"}, "NCCL: "),
+        ("NCCL does not start", 2, 2, {"HIRL_EMU_FAIL": "ncclGetUniqueId:1"}, "NCCL: "),
+        ("a copy fails", 1, 1, {"HIRL_EMU_FAIL": "cudaMemcpyAsync:40"}, "CUDA: "),
+    ):
+        folder = "fault_" + what.replace(" ", "_").replace(",", "")
+        result = train(
+            "cuda", folder, ranks=ranks, n_devices=n_devices, env=env.items(), code=1
+        )
+        lines = error_lines(result.text)
+        check(
+            any(wanted in line for line in lines),
+            "%s: '%s', after %.1f s" % (what, lines[0] if lines else result, result.seconds),
+        )
+        check_clean(what, folder)
+    result = train("cuda", "shared", "run%allow_gpu_sharing=T", ranks=2, n_devices=1)
+    check_same_metrics("two ranks, one device, allowed", "shared", "two_ranks_cuda_seed0")
+
+finish()
