@@ -141,6 +141,9 @@ hirl_status_t hirl_shard_set_check_files(const hirl_shard_set_t *set);
 /// Reads sample `index` (0 <= index < n_samples). Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT (checksum) naming shard and sample.
 hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hirl_buffer_t *buffer,
                                   hirl_sample_t *sample_p);
+/// True at the first call for a sample: several loaders, one after the other, meet a bad one, which is
+/// reported once. Thread-safe.
+bool hirl_shard_set_begin_report(const hirl_shard_set_t *set, int64_t index);
 /// "shard.h5 sample 17" for messages; returns buf.
 char *hirl_shard_set_place(const hirl_shard_set_t *set, int64_t index,
                            char buf[HIRL_DECK_TEXT_MAX]);

@@ -1,6 +1,7 @@
 // Log lines to stderr and, where a file is open, to that file. A line is formatted whole and handed
 // to the kernel in one write, so that lines of several ranks and threads do not mix; a mutex keeps
-// the progress text and the sink consistent. Logging never fails: what cannot be written is lost.
+// the progress text and the sink consistent. Logging never fails: a line that finds no room in the file
+// is not in it at all, which the file says once there is room again.
 #include "hirl/base.h"
 
 #include <errno.h>
@@ -17,19 +18,49 @@ static pthread_mutex_t sink_lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_int log_level = HIRL_LOG_INFO;
 static atomic_int log_rank = 0;
 static int file_descriptor = -1;       // under sink_lock
+static long n_missing = 0;             // lines that the file lacks; under sink_lock
 static bool progress_is_drawn = false; // under sink_lock
 
 static const char *const LEVEL_NAME[] = {"error", "warning", "info", "debug", "trace"};
 static const char ERASE_LINE[] = "\r\033[K";
 
-static void write_all(int fd, const char *data, size_t size) {
+static bool write_all(int fd, const char *data, size_t size) {
     while (size > 0) {
         ssize_t n = write(fd, data, size);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return;
+        if (n <= 0) return false;
         data += n;
         size -= (size_t)n;
     }
+    return true;
+}
+
+// Whole or not at all; with the lock held.
+static bool write_file(const char *data, size_t size) {
+    const off_t end = lseek(file_descriptor, 0, SEEK_END); // fails for a pipe, which needs none
+    if (write_all(file_descriptor, data, size)) return true;
+    const int cause = errno;
+    // A part that stays is as much as can be done.
+    (void)!(end >= 0 && ftruncate(file_descriptor, end) != 0);
+    errno = cause;
+    return false;
+}
+
+// With the lock held.
+static void write_file_line(const char *line, size_t size) {
+    char note[160];
+    if (n_missing > 0) {
+        int n =
+            snprintf(note, sizeof note,
+                     "warning: %ld lines are missing here: they could not be written\n", n_missing);
+        if (write_file(note, (size_t)n)) n_missing = 0;
+    }
+    if (n_missing == 0 && write_file(line, size)) return;
+    if (n_missing++ > 0) return;
+    int n = snprintf(note, sizeof note,
+                     "warning: the log file cannot be written: %s. Lines that it lacks are here\n",
+                     strerror(errno));
+    write_all(STDERR_FILENO, note, (size_t)n);
 }
 
 void hirl_log_setup(hirl_log_level_t level, int rank) {
@@ -47,6 +78,7 @@ hirl_status_t hirl_log_open_file(const char *path) {
     pthread_mutex_lock(&sink_lock);
     int old = file_descriptor;
     file_descriptor = fd;
+    n_missing = 0;
     pthread_mutex_unlock(&sink_lock);
     if (old >= 0) close(old);
     return HIRL_OK;
@@ -91,7 +123,7 @@ static void log_line(hirl_log_level_t level, bool has_rank, const char *fmt, va_
         progress_is_drawn = false;
     }
     write_all(STDERR_FILENO, line, size);
-    if (file_descriptor >= 0) write_all(file_descriptor, line, size);
+    if (file_descriptor >= 0) write_file_line(line, size);
     pthread_mutex_unlock(&sink_lock);
     if (line != small) free(line);
 }

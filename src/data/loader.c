@@ -125,7 +125,7 @@ static hirl_status_t note_bad(hirl_loader_t *loader, int64_t index, int64_t inst
     // What reads names the sample in its text, what decodes does not know it.
     const char *colon = ": ";
     if (strstr(cause, place) != NULL) place[0] = '\0', colon = "";
-    if (is_new) {
+    if (hirl_shard_set_begin_report(loader->set, index)) {
         hirl_log_rank(HIRL_LOG_WARN, "%s%s%s; %s is shown in its place", place, colon, cause,
                       hirl_shard_set_place(loader->set, instead, other));
     }

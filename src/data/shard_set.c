@@ -1,13 +1,14 @@
 // A set of shards as one sequence of samples. Rank 0 reads and checks the indexes with HDF5 and
 // broadcasts them, so that a job of many ranks opens each file's metadata once; every rank maps (or
-// opens) the files and checks their sizes. After open nothing changes: all reads are lock-free and
-// may come from any thread. What is cut short while it is mapped reads as zeros; whoever reads asks
+// opens) the files and checks their sizes. After open nothing changes but what was reported: all
+// reads are lock-free and may come from any thread. What is cut short while it is mapped reads as zeros; whoever reads asks
 // hirl_shard_set_check_files afterwards.
 #include "data_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -36,6 +37,7 @@ struct hirl_shard_set {
     uint8_t *channels;        // [n]
     int32_t *label;           // [n]
     uint64_t *checksum;       // [n], NULL unless verified
+    atomic_uchar *reported;   // [n / 8 + 1], a bit for each bad sample that was reported
     hirl_class_table_t classes;
     int n_classes;
     int out_channels;
@@ -183,6 +185,7 @@ static hirl_status_t allocate(hirl_shard_set_t *set, bool is_verified) {
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n, &set->width));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n, &set->channels));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n, &set->label));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n / 8 + 1, &set->reported));
     if (is_verified) HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n, &set->checksum));
     return HIRL_OK;
 }
@@ -374,6 +377,7 @@ void hirl_shard_set_close(hirl_shard_set_t **set_p) {
     hirl_mem_free(set->channels);
     hirl_mem_free(set->label);
     hirl_mem_free(set->checksum);
+    hirl_mem_free(set->reported);
     hirl_class_table_reset(&set->classes);
     hirl_mem_free(set);
     *set_p = NULL;
@@ -424,6 +428,11 @@ static int find_shard(const hirl_shard_set_t *set, int64_t index) {
         }
     }
     return low;
+}
+
+bool hirl_shard_set_begin_report(const hirl_shard_set_t *set, int64_t index) {
+    const unsigned char bit = (unsigned char)(1u << index % 8);
+    return !(atomic_fetch_or(&set->reported[index / 8], bit) & bit);
 }
 
 char *hirl_shard_set_place(const hirl_shard_set_t *set, int64_t index,

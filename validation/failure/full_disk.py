@@ -3,13 +3,17 @@
 whole checkpoint stays, nothing half-written does, and with room again the run goes on to the bits
 of one that never ran out of it."""
 
+import glob
 import os
+import struct
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "invariance"))
 from whole_run import (
     HIRL,
+    Started,
     check,
     check_clean,
     check_metrics,
@@ -19,11 +23,13 @@ from whole_run import (
     finish,  # noqa: E402
     hirl,
     prepare,
+    metrics,
     run,
     steps_of,
 )
 
 N_STEPS = 20
+N_STEPS_LOGS = 240  # some seconds
 
 
 def failed(what, result, *words):
@@ -72,6 +78,58 @@ def full(folder):
     check(not os.listdir(folder + "/tiny/data"), "packing to a full disk leaves nothing")
 
 
+def count_events(path):
+    """Records of an event file that hold scalars; the file must end with a whole one."""
+    with open(path, "rb") as file:
+        data = file.read()
+    at, n = 0, 0
+    while at < len(data):
+        (size,) = struct.unpack_from("<Q", data, at)
+        n += b"train/loss" in data[at + 12 : at + 12 + size]
+        at += 8 + 4 + size + 4
+    check(at == len(data), "full disk for logs: the event file ends with a whole record")
+    return n
+
+
+def logs(folder):
+    """The disk is full for a while of a run that writes nothing but its logs."""
+    args = ("deck.nml", "schedule%%epochs=%d" % (N_STEPS_LOGS // 8), "hirl%cluster_warmup_epoch=99")
+    job = Started(*args, "run%%output='%s/run'" % folder, "run%log_level='debug'")
+    job.wait_for_step(folder + "/run/metrics.jsonl", 20)
+    filler = os.open(folder + "/filler", os.O_WRONLY | os.O_CREAT)
+    try:
+        size = 65536
+        while size:
+            try:
+                os.write(filler, b"x" * size)
+            except OSError:
+                size //= 2
+    finally:
+        os.close(filler)
+    seen, end = "", time.monotonic() + 60
+    wanted = ("metrics.jsonl: a record could not be written", "the report is not written")
+    while not all(word in seen for word in wanted) and time.monotonic() < end:
+        time.sleep(0.05)
+        seen = os.pread(job.log.fileno(), 1 << 20, 0).decode(errors="replace")
+    n_lines = len(metrics(folder + "/run/metrics.jsonl"))
+    check(all(word in seen for word in wanted), "full disk for logs: warnings tell of it")
+    check(job.process.poll() is None, "full disk for logs: the run goes on")
+    os.remove(folder + "/filler")
+    result = expect(job.finish(timeout=120), 0)
+    check(n_lines < N_STEPS_LOGS, "full disk for logs: %d lines before there was room" % n_lines)
+    check_metrics("full disk for logs", folder + "/run", N_STEPS_LOGS, [N_STEPS_LOGS])
+    files = glob.glob(folder + "/run/events*")
+    n = [count_events(path) for path in files]
+    check(n == [N_STEPS_LOGS], "full disk for logs: %s steps in the event file" % n)
+    printed = result.text.splitlines()
+    with open(folder + "/run/log.txt") as file:
+        lines = file.read().splitlines()
+    own = [line for line in lines if line not in printed and "lines are missing here" not in line]
+    check(not own, "full disk for logs: log.txt has whole lines%s" % own)
+    check("report.html" in os.listdir(folder + "/run"), "full disk for logs: there is a report")
+    check_clean("full disk for logs", folder)
+
+
 # Mounts of an own namespace are gone with the process, whatever ends it.
 if os.geteuid() == 0 and "HIRL_MOUNTS" not in os.environ:
     if subprocess.call(["unshare", "-m", "true"], stderr=subprocess.DEVNULL) == 0:
@@ -104,7 +162,12 @@ if (
         os.mkdir("disk/tiny")
         subprocess.check_call(["mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", "disk/tiny"])
         full("disk")
+        os.mkdir("disk/logs")
+        options = "size=%d" % (1.2 * size + (1 << 20))
+        subprocess.check_call(["mount", "-t", "tmpfs", "-o", options, "tmpfs", "disk/logs"])
+        logs("disk/logs")
     finally:
+        subprocess.call(["umount", "-l", "disk/logs"], stderr=subprocess.DEVNULL)
         subprocess.call(["umount", "disk/tiny"])
         subprocess.call(["umount", "disk"])
 else:

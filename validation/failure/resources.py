@@ -1,6 +1,6 @@
 # test: timeout=200 needs=python3-h5py,dataset-fashion-mnist
 """What a machine can take away while a run is under way: shards that are cut short or removed, descriptors, memory, the right to
-write. The run ends with a message, or goes on where it can; nothing that was whole is lost."""
+write, the clock. The run ends with a message, or goes on where it can; nothing that was whole is lost."""
 
 import os
 import shutil
@@ -10,9 +10,11 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "invariance"))
 from whole_run import (
     HIRL,
+    MPIRUN,
     Started,
     check,
     check_clean,
+    check_metrics,
     check_same_bits,
     error_lines,
     expect,
@@ -108,6 +110,57 @@ def read_only():
         subprocess.call(["umount", "-l", "disk"])
 
 
+# The clock of the day goes back two days after ten looks at it, and ahead a year after thirty.
+CLOCK = """
+#include <dlfcn.h>
+#include <time.h>
+static long jump(void) {
+    static int n;
+    const int now = __atomic_add_fetch(&n, 1, __ATOMIC_RELAXED);
+    return now < 10 ? 0 : now < 30 ? -172800 : 31536000;
+}
+int clock_gettime(clockid_t id, struct timespec *time) {
+    int (*real)(clockid_t, struct timespec *);
+    *(void **)&real = dlsym(RTLD_NEXT, "clock_gettime");
+    const int answer = real(id, time);
+    if (id == CLOCK_REALTIME) time->tv_sec += jump();
+    return answer;
+}
+time_t time(time_t *at) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (at) *at = now.tv_sec;
+    return now.tv_sec;
+}
+"""
+
+
+def clock():
+    """Only what is printed as the time of day follows it."""
+    with open("clock.c", "w") as file:
+        file.write(CLOCK)
+    compiler = os.environ.get("CC") or "cc"
+    command = [compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", "clock.so", "clock.c", "-ldl"]
+    subprocess.check_call(command)
+    preload = "LD_PRELOAD=" + os.path.abspath("clock.so")
+    args = ("deck.nml", "run%output='clock'", "run%timeout=20", "checkpoint%every_steps=7")
+    for stop in (12, 20):  # and a restart
+        more = "run%%max_steps=%d" % stop
+        result = expect(run([*MPIRUN, "-n", "2", "-x", preload, HIRL, *args, more]), 0)
+    check("restart: from" in result.text, "clock: the restart takes the newest checkpoint")
+    check_same_bits("clock", "straight", "clock", 20)
+    lines = check_metrics("clock", "clock", 20, [20])
+    steps = [line for line in lines if "loss" in line]
+    times = [line["time"] for line in steps]
+    jumps = [b - a for a, b in zip(times, times[1:])]
+    check(min(jumps) < -100000 and max(jumps) > 100000, "clock: it did jump")
+    check(
+        all(0 < line["t_step"] < 60 and line["images_per_s"] > 0 for line in steps),
+        "clock: steps take the time that they take",
+    )
+    check("watchdog" not in result.text, "clock: no word of the watchdog")
+
+
 prepare()
 expect(hirl("deck.nml", "run%output='straight'"), 0)
 (a, step_a), (b, step_b) = (shard_cut_short(access) for access in ("mmap", "pread"))
@@ -118,6 +171,7 @@ check_same_bits("cut short and put back, pread", "long", b, step_b)
 shard_removed()
 descriptors()
 memory()
+clock()
 read_only()
 check_clean("resources", "straight", "removed", a, b)
 finish()

@@ -29,7 +29,7 @@ from whole_run import (
 
 TIMEOUT = 6  # seconds
 LOST = 76
-# mpirun reports the end of the rank that it has seen first: the dead one's, whose code is 128 + signal.
+# mpirun reports the end that it has seen first: the dead rank's, whose code is 128 + signal.
 KILLED = 128 + signal.SIGKILL
 SLACK = 3  # for the launcher to end a job on a busy machine
 DECK = ("deck.nml", "checkpoint%every_steps=1", "schedule%epochs=50", "run%%timeout=%d" % TIMEOUT)

@@ -4,7 +4,9 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 
 #include "test.h"
 
@@ -158,9 +160,50 @@ static void test_progress(void) {
     close(master);
 }
 
+// Every limit on the file's size stands for a disk that gets full at another moment.
+static void test_full(void) {
+    const char *path = test_path("stderr"), *log = test_path("full.txt");
+    struct rlimit old, small;
+    NEED(getrlimit(RLIMIT_FSIZE, &old) == 0);
+    signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t limit = 0; limit <= 40; limit += 5) {
+        remove(log);
+        capture_begin(path);
+        const hirl_status_t opened = hirl_log_open_file(log);
+        small = old;
+        small.rlim_cur = limit;
+        // A file system of its own for what the test captures is not at hand: a pipe has no limit.
+        int ends[2];
+        NEED(pipe(ends) == 0 && dup2(ends[1], STDERR_FILENO) >= 0);
+        setrlimit(RLIMIT_FSIZE, &small);
+        for (int i = 0; i < 4; i++) hirl_log_root(HIRL_LOG_INFO, "line %d ...", i); // of 11 bytes
+        setrlimit(RLIMIT_FSIZE, &old);
+        hirl_log_root(HIRL_LOG_INFO, "there is room");
+        NEED_OK(hirl_log_open_file(NULL));
+        capture_end();
+        close(ends[1]);
+        char seen[1024] = "", expected[1024] = "", note[128];
+        NEED(read(ends[0], seen, sizeof seen - 1) > 0);
+        close(ends[0]);
+        const int n_written = (int)limit / 11;
+        for (int i = 0; i < n_written; i++)
+            snprintf(expected + strlen(expected), 64, "line %d ...\n", i);
+        snprintf(note, sizeof note,
+                 "warning: %d lines are missing here: they could not be written\n", 4 - n_written);
+        CHECK_OK(opened);
+        snprintf(expected + strlen(expected), 256, "%sthere is room\n", note);
+        CHECK_EQ_S(read_all(log), expected);
+        // Nothing is missing there, and one warning tells what is wrong.
+        CHECK_HAS(seen, "line 3 ...\n");
+        const char *warning = strstr(seen, "log file cannot be written: File too large");
+        CHECK(warning && !strstr(warning + 1, "log file cannot be written"));
+    }
+}
+
 TEST_MAIN {
     RUN(test_lines);
     RUN(test_long_line);
     RUN(test_threads);
+    RUN(test_full);
     RUN(test_progress);
 }
