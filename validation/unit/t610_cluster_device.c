@@ -24,7 +24,15 @@ static float *make(kind_t kind, int64_t n, int d, uint64_t index) {
     return x;
 }
 
+static bool is_all_on_last; // the other ranks have no rows
+
 static void share_of(int64_t n, int64_t *first_p, int64_t *n_local_p) {
+    if (is_all_on_last) {
+        const bool is_last = hirl_world_rank(world) == hirl_world_size(world) - 1;
+        *first_p = 0;
+        *n_local_p = is_last ? n : 0;
+        return;
+    }
     *first_p = n * hirl_world_rank(world) / hirl_world_size(world);
     *n_local_p = n * (hirl_world_rank(world) + 1) / hirl_world_size(world) - *first_p;
 }
@@ -336,6 +344,13 @@ static void test_knn(void) {
     check_knn(NORMAL, 2, 3, 3, 1, 4096);
 }
 
+static void test_empty_ranks(void) {
+    is_all_on_last = true;
+    check_kmeans(NORMAL, 60, 6, (hirl_kmeans_cfg_t){.k = 4, .n_iter = 3, .n_redo = 1});
+    check_knn(NORMAL, 50, 8, 6, 9, 4096);
+    is_all_on_last = false;
+}
+
 // Bad rows are refused before anything is sent; the text is that of the processor's engine.
 static void test_bad_rows(void) {
     enum { N = 20, D = 3 };
@@ -372,6 +387,7 @@ TEST_MAIN {
     RUN(test_kmeans);
     RUN(test_hierarchy);
     RUN(test_knn);
+    RUN(test_empty_ranks);
     RUN(test_bad_rows);
     hirl_backend_destroy(&be);
     hirl_world_destroy(&world);
