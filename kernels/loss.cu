@@ -190,7 +190,7 @@ typedef struct path_rows {
 
 /// A block per sample and level: its row of dsimilarity. Several negatives may share a node. Their terms are sorted by (node, number),
 /// `tile` of them at a time, and the first of each node adds up what follows: a sum in order of number.
-static __global__ void __launch_bounds__(BLOCK)
+static __global__ void __launch_bounds__(BLOCK, 4)
     path_loss_backward_rows(const __grid_constant__ hirl_k_paths_t paths, const float *dloss,
                             const __grid_constant__ path_rows_t outputs, int tile,
                             hirl_k_fault_t *fault) {
