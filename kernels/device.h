@@ -51,9 +51,7 @@ static __device__ __forceinline__ void store(bf16 *y, float value) {
 
 /// N elements that move in one access of up to 16 bytes; the address must be a multiple of N elements.
 template <typename T, int N> struct alignas(sizeof(T) * N) pack { T item[N]; };
-template <typename T> __host__ __device__ constexpr int pack_items() {
-    return 16 / (int)sizeof(T);
-}
+template <typename T> __host__ __device__ constexpr int pack_items() { return 16 / (int)sizeof(T); }
 /// True if `ptr` may be accessed in packs of 16 bytes.
 static inline bool is_packed(const void *ptr) { return ((uintptr_t)ptr & 15) == 0; }
 

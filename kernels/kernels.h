@@ -32,7 +32,8 @@ typedef enum hirl_k_fault_op {
     HIRL_K_FAULT_GATHER,
     HIRL_K_FAULT_SCATTER,
     HIRL_K_FAULT_TARGET,
-    HIRL_K_FAULT_PATH,
+    HIRL_K_FAULT_POSITIVE,
+    HIRL_K_FAULT_NEGATIVE,
     HIRL_K_FAULT_SUM
 } hirl_k_fault_op_t;
 

@@ -98,10 +98,11 @@ enum { PATH_TILE = 1024 };
 
 /// Are the nodes of a path, whose first is element `at` of its index array, nodes of their levels?
 static __device__ __forceinline__ bool is_path(const hirl_k_paths_t &paths, const int32_t *path,
-                                               int64_t at, hirl_k_fault_t *fault) {
+                                               hirl_k_fault_op_t op, int64_t at,
+                                               hirl_k_fault_t *fault) {
     bool is_good = true;
     for (int l = 0; l < paths.n_levels; ++l)
-        is_good = in_range(path[l], paths.n_nodes[l], HIRL_K_FAULT_PATH, at + l, fault) && is_good;
+        is_good = in_range(path[l], paths.n_nodes[l], op, at + l, fault) && is_good;
     return is_good;
 }
 
@@ -135,11 +136,12 @@ static __global__ void __launch_bounds__(BLOCK)
     const int64_t sample = blockIdx.x, m = paths.n_negatives;
     const int32_t *own = paths.positive + sample * paths.n_levels;
     const int32_t *negative = paths.negative + sample * m * paths.n_levels;
-    const bool has_own = is_path(paths, own, sample * paths.n_levels, fault);
+    const bool has_own = is_path(paths, own, HIRL_K_FAULT_POSITIVE, sample * paths.n_levels, fault);
     double sum = 0, n_kept = 0, unused;
     for (int64_t j = (int)threadIdx.x; j < m; j += BLOCK) {
         const int32_t *path = negative + j * paths.n_levels;
-        if (!is_path(paths, path, (sample * m + j) * paths.n_levels, fault) ||
+        if (!is_path(paths, path, HIRL_K_FAULT_NEGATIVE, (sample * m + j) * paths.n_levels,
+                     fault) ||
             is_same_path(paths, own, path))
             continue;
         n_kept += 1;
@@ -204,13 +206,14 @@ static __global__ void __launch_bounds__(BLOCK, 4)
     float *row = outputs.row[level] + sample * paths.n_nodes[level];
     const unsigned long long none = ~0ull;
     const double w = (double)dloss[0] / (2.0 * (double)paths.n_samples);
-    const bool has_own = is_path(paths, own, sample * paths.n_levels, fault);
+    const bool has_own = is_path(paths, own, HIRL_K_FAULT_POSITIVE, sample * paths.n_levels, fault);
     int n_kept = 0;
     clear_row(row, paths.n_nodes[level]);
     for (int64_t j = t; j < m; j += BLOCK) {
         const int32_t *path = negative + j * paths.n_levels;
-        n_kept += is_path(paths, path, (sample * m + j) * paths.n_levels, fault) &&
-                  !is_same_path(paths, own, path);
+        n_kept +=
+            is_path(paths, path, HIRL_K_FAULT_NEGATIVE, (sample * m + j) * paths.n_levels, fault) &&
+            !is_same_path(paths, own, path);
     }
     n_kept = block_sum(n_kept, counts); // the row is clear then, too
     if (!has_own) return;               // all threads alike

@@ -1,6 +1,6 @@
 # test: timeout=400 needs=python3-h5py,dataset-fashion-mnist
-"""Training on run%device = 'cuda' is training on 'cpu', to rounding: HIRL on MoCo v2 in f32 and bf16,
-on one rank and on two, with batch statistics within a rank and across ranks; on the device it
+"""Training on run%device = 'cuda' is training on 'cpu', to rounding: HIRL on MoCo v2 in f32 and
+bf16, on one rank and on two, with batch statistics within a rank and across ranks; on the device it
 repeats its bits, and a run that is stopped and restarted keeps them. Then what is told where no
 device can be had. The device is the emulated one, or, in a build with CUDA=1, the machine's own
 (on which two ranks share it, by way of the host)."""
@@ -111,7 +111,7 @@ if EMULATED:
     for what, ranks, n_devices, env, wanted in (
         ("no device", 1, 0, {}, "no CUDA d"),
         ("two ranks, one device", 2, 1, {}, "share one GPU"),
-        ("little memory", 1, 1, {"HIRL_EMU_MEMORY": str(1 << 20)}, "on CUDA device 0: this rank holds"),
+        ("little memory", 1, 1, {"HIRL_EMU_MEMORY": str(1 << 20)}, "device 0: this rank holds"),
         ("NCCL fails", 2, 2, {"HIRL_EMU_FAIL": "ncclAllReduce:2"}, "NCCL: "),
         ("NCCL does not start", 2, 2, {"HIRL_EMU_FAIL": "ncclGetUniqueId:1"}, "NCCL: "),
         ("a copy fails", 1, 1, {"HIRL_EMU_FAIL": "cudaMemcpyAsync:40"}, "CUDA: "),

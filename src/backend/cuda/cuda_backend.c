@@ -82,7 +82,8 @@ static hirl_status_t tell_fault(cuda_ctx_t *ctx) {
         [HIRL_K_FAULT_GATHER] = "gather_rows: element %lld of index",
         [HIRL_K_FAULT_SCATTER] = "gather_rows_backward: element %lld of index",
         [HIRL_K_FAULT_TARGET] = "cross_entropy: element %lld of target",
-        [HIRL_K_FAULT_PATH] = "path_loss: element %lld of a path",
+        [HIRL_K_FAULT_POSITIVE] = "path_loss: element %lld of positive",
+        [HIRL_K_FAULT_NEGATIVE] = "path_loss: element %lld of negative",
         [HIRL_K_FAULT_SUM] = "sum_rows: element %lld of index"};
     const hirl_k_fault_t fault = *ctx->fault;
     if (!fault.is_set) return HIRL_OK;
