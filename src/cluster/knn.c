@@ -221,6 +221,7 @@ static hirl_status_t search(knn_search_t *s, int64_t query_chunk, uint64_t *keys
     HIRL_TRY_GOTO(exchange_sizes(s, query_chunk), status, end);
     HIRL_TRY_GOTO(hirl_par_agree(s->world, search_alloc(s)), status, end);
     for (int64_t round = 0; round < s->n_rounds; round++) {
+        HIRL_TRY_GOTO(hirl_par_heed_signals(s->world), status, end);
         HIRL_TRY_GOTO(run_round(s, round, keys), status, end);
         char text[96], left[32];
         (void)hirl_text_format(text, sizeof(text), "knn %lld/%lld rounds, %s left",

@@ -199,6 +199,16 @@ def evaluation():
         result, seconds = send(job, to, number)
         judge(what, result, seconds, "signal %d: the evaluation ends without a result" % number)
         check("top1" not in result.text, "%s: no result" % what)
+    # The search itself, on pixels, which takes a minute.
+    args = ("checkpoint%init_from='pixels'", "views%eval_resize=28", "views%eval_crop=28")
+    args += ("data%train='straight/train-0000*.h5'", "data%val='straight/train-0000*.h5'")
+    job = Started("knn.nml", *args, "knn%engine='faiss'", "run%log_level='debug'")
+    end = time.monotonic() + 60
+    while b"knn bank =" not in os.pread(job.log.fileno(), 1 << 20, 0) and time.monotonic() < end:
+        time.sleep(0.1)
+    result, seconds = send(job, "all", signal.SIGTERM)
+    check("knn bank =" in result.text, "KNN: the search is under way")
+    judge("KNN, search", result, seconds, "signal 15: the evaluation ends without a result")
     check(sorted(os.listdir(".")) == before, "KNN: leaves no file")
 
 
