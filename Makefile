@@ -407,7 +407,7 @@ check-slurm: deps-check
 	@$(MAKE) all
 	@HIRL_X='$(abspath $(PROGRAM))' MPIRUN='$(MPIRUN)' $(PYTHON) validation/slurm/check_slurm.py $(search)
 
-## bundle         collect what a bare machine with CUDA lacks in build/bundle.tar.xz (validation/gpu/bundle.sh unpack there)
+## bundle         collect what a bare machine with CUDA lacks in build/bundle.tar.xz; data=DIR takes a folder along
 BUNDLE_ARCHIVE ?= build/bundle.tar.xz
 bundle: deps
 	@$(DEPS_SH) packages bundle
@@ -417,7 +417,7 @@ bundle: deps
 bundle-archive: $(FAISS_C_LIB)
 	@CC='$(CC)' INCLUDES='$(EXTERNAL) -isystem$(FAISS_INCLUDE)' MPI_LIBS='$(MPI_LIBS)' HDF5_LIBS='$(HDF5_LIBS)' \
 	    DNNL_LIBS='$(DNNL_LIBS)' BLAS_LIBS='$(BLAS_LIBS)' BLAS_VERSION='$(strip $(BLAS_VERSION))' \
-	    FAISS_LIBS='$(FAISS_LIBS)' FAISS_C_LIB='$(FAISS_C_LIB)' OTHER_LIBS='$(OTHER_LIBS)' \
+	    FAISS_LIBS='$(FAISS_LIBS)' FAISS_C_LIB='$(FAISS_C_LIB)' OTHER_LIBS='$(OTHER_LIBS)' DATA='$(data)' \
 	    validation/gpu/bundle.sh make $(BUNDLE_ARCHIVE)
 
 ## check-layers   includes point only backwards; each library and exit() stay where they belong

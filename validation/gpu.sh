@@ -95,21 +95,30 @@ begin_table() {
 # A line of the table: row STAGE WHAT RESULT [SECONDS].
 row() {
     local text
+    # Times of an emulated device are nobody's.
+    [ -z "$emulated" ] || set -- "$1" "$2" "$3"
     printf -v text '| %s | %s | %s | %s |' "$1" "$2" "${3//|//}" "${4:-}"
     say "$text"
     say "$text" >>"$output"
     [[ $3 != failed* ]] || has_failed=yes
 }
 
-# Run a command within a time, its output in $log: limited SECONDS COMMAND...; 125: no time is left.
+# Run a command within a time, its output in $log; 125: no time is left. limited SECONDS COMMAND...
 limited() {
     local limit=$1
     shift
-    if [ "$seconds" -gt 0 ]; then
-        [ $((end - SECONDS)) -ge 5 ] || return 125
-        [ $((end - SECONDS)) -ge "$limit" ] || limit=$((end - SECONDS))
-    fi
+    limit=$(time_left "$limit")
+    [ "$limit" -ge 5 ] || return 125
     timeout -k 5 "$limit" "$@" </dev/null >"$log" 2>&1
+}
+
+# The seconds that a command with the limit $1 has.
+time_left() {
+    local limit=$1
+    if [ "$seconds" -gt 0 ] && [ $((end - SECONDS)) -lt "$limit" ]; then
+        limit=$((end - SECONDS))
+    fi
+    echo "$limit"
 }
 
 # What the exit code $1 of `limited` means; for a failure, the end of the log is printed.
@@ -343,7 +352,8 @@ do_bench() {
     # On an emulated device the programs are tried at small sizes, and their times are kept back.
     [ -z "$emulated" ] || args=(--emulated)
     step bench 'training step' 540 env HIRL_BUILD="$build" "$python" \
-        validation/bench/gpu_step.py --batch "$batch" ${args[@]+"${args[@]}"}
+        validation/bench/gpu_step.py --batch "$batch" --seconds "$(($(time_left 540) - 15))" \
+        ${args[@]+"${args[@]}"}
     rows_of_log bench
     step bench 'where its time goes' 300 env HIRL_BUILD="$build" "$python" \
         validation/gpu/step_kernels.py --batch "$batch" ${args[@]+"${args[@]}"}

@@ -4,8 +4,9 @@
 ResNet-50, 224 x 224, bf16. A step is: moving average of the key encoder, keys without gradient,
 queries, InfoNCE with a queue of 16384 keys, backward, SGD with momentum. PyTorch runs the same
 definition (validation/reference/mocov2, on torchvision's ResNet) with autocast to bf16, images in
-channels-last memory, fused SGD, eager and compiled; its images lie on the device before the first
-step. The programs alternate; the best round of each counts, a round being the mean of its steps.
+channels-last memory, fused SGD, eager and compiled. Images lie on the device before the first step
+of either. The programs alternate; the best round of each counts, a round being the mean of its
+steps.
 
 Prints `row: WHAT = RESULT` lines. --emulated: both programs at sizes for a processor, no times.
 """
@@ -94,9 +95,14 @@ def peer(a):
     print(f"version = {torch.__version__}")
 
 
-def run(command):
+def run(command, limit):
     """Its `key = value` lines, or None and the end of what it said."""
-    done = subprocess.run(command, capture_output=True, text=True)
+    if limit < 10:
+        return None, "no time left"
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return None, f"stopped after {limit:.0f} s"
     print(f"$ {' '.join(command)}\n{done.stdout}", flush=True)
     if done.returncode != 0:
         print(done.stderr[-3000:], flush=True)
@@ -112,6 +118,7 @@ def main():
     parser.add_argument("--warm", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--seconds", type=float, default=3600, help="for all of it")
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--emulated", action="store_true")
@@ -134,13 +141,16 @@ def main():
     }
     what = f"MoCo v2 step, {a.backbone}, {a.size} x {a.size}, bf16, batch {a.batch}"
     best, failed = {}, {}
+    end = time.monotonic() + a.seconds
     for _ in range(a.rounds):
         for name, command in commands.items():
             if name in failed:
                 continue
-            found, error = run(command)
-            if found is None:
+            found, error = run(command, end - time.monotonic())
+            if found is None and name not in best:
                 failed[name] = error
+            elif found is None:
+                print(f"{name}: this round does not count: {error}")
             elif name not in best or float(found["step_mean"]) < float(best[name]["step_mean"]):
                 best[name] = found
     if a.emulated:
@@ -163,7 +173,7 @@ def main():
         )
     if "hirl.x" in best:
         upload = 1e3 * float(best["hirl.x"]["upload_seconds"])
-        print(f"row: copying the f32 views to the device, part of hirl.x's step = {upload:.1f} ms")
+        print(f"row: copying such views to the device, part of no step here = {upload:.1f} ms")
     peers = [speed[name] for name in speed if name != "hirl.x"]
     if "hirl.x" in speed and peers:
         print(f"row: {what}, hirl.x / the faster PyTorch = {speed['hirl.x'] / max(peers):.2f}")

@@ -15,7 +15,8 @@
 # anywhere. Open MPI's plugins for fabrics between nodes are left out: those belong to a machine.
 #
 # Environment of `make`: CC, INCLUDES (-I and -isystem), MPI_LIBS, HDF5_LIBS, DNNL_LIBS, BLAS_LIBS,
-# FAISS_LIBS, FAISS_C_LIB, OTHER_LIBS as the makefile has them, BLAS_VERSION; LEVEL of xz (6).
+# FAISS_LIBS, FAISS_C_LIB, OTHER_LIBS as the makefile has them, BLAS_VERSION; LEVEL of xz (6); DATA,
+# a folder of data to take along as share/data.
 # shellcheck disable=SC2016 # $ORIGIN and $(BUNDLE) are for the loader and for make
 set -u -o pipefail
 
@@ -331,6 +332,7 @@ make_bundle() {
     copy_openmpi
     set_run_paths
     write_settings
+    [ -z "${DATA:-}" ] || must cp -rL "$DATA/." "$out/share/data"
     check_folder "$out"
     check_headers "$(realpath "$out")"
     # The same files give the same archive.

@@ -1,6 +1,6 @@
 // Tells Open MPI and PMIx where they lie, before main() and before they look: their folders are
-// compiled in, and a bundle (bundle.sh) is unpacked anywhere. A library beside theirs, which name it
-// as needed, so that each program that uses them has it, with mpirun or without.
+// compiled in, and a bundle (bundle.sh) is unpacked anywhere. A library beside theirs, which they
+// name as needed, so that each program that uses them has it, with mpirun or without.
 
 #include <dlfcn.h>
 #include <limits.h>

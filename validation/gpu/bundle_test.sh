@@ -56,7 +56,10 @@ done
 
 # The checks themselves: a library that is gone, and one that looks elsewhere, must be found.
 rm build/bundle/lib/libz.so.1
-if gpu/bundle.sh test build/bundle 2>bad.log; then echo 'a missing library was not noticed' && exit 1; fi
+if gpu/bundle.sh test build/bundle 2>bad.log; then
+    echo "a missing library was not noticed"
+    exit 1
+fi
 grep -q 'needs libz.so.1, which is neither here' bad.log
 patchelf --set-rpath /usr/lib build/bundle/lib/libpng16.so.16
 if gpu/bundle.sh test build/bundle 2>bad.log; then echo 'a run path was not noticed' && exit 1; fi

@@ -2,9 +2,9 @@
 """Where a training step's time goes on a GPU: the ten kernels that take most of it.
 
 step_kernels.py [--batch N] runs build/<variant>/bench/step under ncu, or else nsys, which see one
-step alone. Kernels of one name are added up. With ncu each line also has the bytes that went through
-the card's memory, and how close that and the multiprocessors came to the card's limits, means
-weighted by time. Prints `row: WHAT = RESULT` lines; exit code 77 where there is no profiler.
+step alone. Kernels of one name are added up. With ncu each line also has the bytes that went
+through the card's memory, and how close that and the multiprocessors came to the card's limits,
+means weighted by time. Prints `row: WHAT = RESULT` lines; exit code 77 where there is no profiler.
 """
 import argparse
 import csv
