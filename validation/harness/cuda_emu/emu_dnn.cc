@@ -58,7 +58,7 @@ struct rule {
     cudnnBackendDescriptorType_t part; // of descriptors
 };
 
-constexpr cudnnBackendDescriptorType_t no_part = (cudnnBackendDescriptorType_t)-1;
+constexpr cudnnBackendDescriptorType_t no_part = (cudnnBackendDescriptorType_t)0;
 
 #define OPERATION(DESC, NAME, W, X, Y)                                                          \
     {CUDNN_BACKEND_OPERATION_CONVOLUTION_##DESC##_DESCRIPTOR,                                   \
