@@ -67,8 +67,11 @@ $(error CUDA is '$(CUDA)', want 0, 1 or emulated)
 endif
 
 on = $(filter-out 0,$($1))
-VARIANT := $(TYPE)$(if $(filter 1,$(CUDA)),-cuda)$(if $(filter emulated,$(CUDA)),-emulated)$(if $(call on,ASAN),-asan)$(if $(call on,UBSAN),-ubsan)$(if $(call on,TSAN),-tsan)$(if $(call on,COVERAGE),-coverage)
+SUFFIX := $(if $(call on,ASAN),-asan)$(if $(call on,UBSAN),-ubsan)$(if $(call on,TSAN),-tsan)$(if $(call on,COVERAGE),-coverage)
+VARIANT := $(TYPE)$(if $(filter 1,$(CUDA)),-cuda)$(if $(filter emulated,$(CUDA)),-emulated)$(SUFFIX)
 BUILD := build/$(VARIANT)
+# What knows nothing of CUDA is compiled once for the builds with it and without.
+COMMON := build/$(TYPE)$(SUFFIX)
 PROGRAM := $(if $(filter release release-cuda,$(VARIANT)),hirl.x,$(BUILD)/hirl.x)
 SANITIZED := build/debug-asan-ubsan
 EMULATED := build/release-emulated
@@ -143,9 +146,12 @@ EMULATION := validation/harness/cuda_emu
 CUDA_INCLUDES := $(if $(filter 1,$(CUDA)),-isystem $(CUDA_HOME)/include \
     $(foreach d,$(filter-out $(CUDA_HOME),$(sort $(CUDNN_HOME) $(NCCL_HOME))),-isystem $d/include)) \
     $(if $(filter emulated,$(CUDA)),-I$(EMULATION))
+COMMON_CPPFLAGS := -Iinclude $(EXTERNAL)
 HIRL_CPPFLAGS := -Iinclude $(if $(call on,CUDA),-I. $(CUDA_INCLUDES)) $(EXTERNAL)
 COMPILE = $(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) -MD -MP
-LIBRARIES = $(CUDA_LIBS) $(FAISS_C_LIB) $(FAISS_LIBS) $(DNNL_LIBS) $(BLAS_LIBS) $(HDF5_LIBS) $(OTHER_LIBS) $(MPI_LIBS) -lstdc++ \
+COMPILE_COMMON = $(CC) $(HIRL_CFLAGS) $(COMMON_CPPFLAGS) -MD -MP
+LIBRARIES = $(CUDA_LIBS) $(COMMON_LIBRARIES)
+COMMON_LIBRARIES = $(FAISS_C_LIB) $(FAISS_LIBS) $(DNNL_LIBS) $(BLAS_LIBS) $(HDF5_LIBS) $(OTHER_LIBS) $(MPI_LIBS) -lstdc++ \
     -lm -ldl
 LINK = $(CC) $(HIRL_CFLAGS) $(LDFLAGS)
 # Kernels: nvcc, or any C++ compiler over the emulation. Sums stay in the order they are written in.
@@ -161,15 +167,16 @@ EMULATION_COMPILE = $(CXX) $(EMULATION_FLAGS) -I$(EMULATION) -Ikernels -I. -Iinc
 # A build with CUDA has other files in some places, never other lines in a file.
 WITHOUT_CUDA := src/backend/registry.c src/par/device_none.c
 WITH_CUDA := src/backend/registry_cuda.c src/par/device_nccl.c $(wildcard src/backend/cuda/*.c)
-SOURCES := $(filter-out $(if $(call on,CUDA),$(WITHOUT_CUDA),$(WITH_CUDA)),\
-    $(sort $(wildcard src/*/*.c src/backend/*/*.c)))
+COMMON_SOURCES := $(filter-out $(WITHOUT_CUDA) $(WITH_CUDA),$(sort $(wildcard src/*/*.c src/backend/*/*.c)))
+OWN_SOURCES := $(if $(call on,CUDA),$(WITH_CUDA),$(WITHOUT_CUDA))
+SOURCES := $(COMMON_SOURCES) $(OWN_SOURCES)
 KERNELS := $(if $(call on,CUDA),$(sort $(wildcard kernels/*.cu)))
 EMULATORS := $(if $(filter emulated,$(CUDA)),$(sort $(wildcard $(EMULATION)/*.cc $(EMULATION)/*.cu)))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/build_info.o $(KERNELS:%.cu=$(BUILD)/%.o) \
+OBJECTS := $(COMMON_SOURCES:%.c=$(COMMON)/%.o) $(OWN_SOURCES:%.c=$(BUILD)/%.o) $(BUILD)/build_info.o $(KERNELS:%.cu=$(BUILD)/%.o) \
     $(addprefix $(BUILD)/,$(addsuffix .o,$(EMULATORS)))
 # main() is in one file; sgemm_ must come as an object, or the linker would take OpenBLAS's.
-MAIN := $(BUILD)/src/app/main.o
-SGEMM := $(BUILD)/src/backend/cpu/sgemm_dnnl.o
+MAIN := $(COMMON)/src/app/main.o
+SGEMM := $(COMMON)/src/backend/cpu/sgemm_dnnl.o
 LIBRARY := $(BUILD)/libhirl.a
 MEMBERS := $(filter-out $(MAIN) $(SGEMM),$(OBJECTS))
 
@@ -205,9 +212,18 @@ $(LIBRARY): $(MEMBERS) $(BUILD)/members
 	$(call say,AR,$@)
 	$(Q)rm -f $@.new && ar rcsD $@.new $(MEMBERS) && mv $@.new $@
 
+$(COMMON)/src/%.o: src/%.c $(COMMON)/flags
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D) && $(COMPILE_COMMON) -c -o $@ $<
+
+ifneq ($(COMMON),$(BUILD))
 $(BUILD)/src/%.o: src/%.c $(BUILD)/flags
 	$(call say,CC,$<)
 	$(Q)mkdir -p $(@D) && $(COMPILE) -c -o $@ $<
+
+$(BUILD)/flags: FORCE
+	$(call keep,$(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) $(LDFLAGS) $(LIBRARIES) $(NVCC_COMPILE) $(EMULATION_COMPILE))
+endif
 
 ifneq ($(filter emulated,$(CUDA)),)
 $(BUILD)/%.o: %.cu $(BUILD)/flags
@@ -247,9 +263,8 @@ define keep
 @printf '%s\n' '$(subst ','\'',$1)' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$1)' >$@
 endef
 
-$(BUILD)/flags: FORCE
-	$(call keep,$(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) $(LDFLAGS) $(LIBRARIES) $(if $(KERNELS),$(NVCC_COMPILE)) \
-	    $(if $(EMULATORS),$(EMULATION_COMPILE)))
+$(COMMON)/flags: FORCE
+	$(call keep,$(CC) $(HIRL_CFLAGS) $(COMMON_CPPFLAGS) $(LDFLAGS) $(COMMON_LIBRARIES))
 
 build/hirl.x-variant: FORCE
 	$(call keep,$(VARIANT))
