@@ -693,6 +693,6 @@ with concurrent.futures.ThreadPoolExecutor(4) as pool:
     for each, outcome in zip(wanted, pool.map(run_case, wanted)):
         judge(each, *outcome)
 check(state() == before, "decks, shards and checkpoints given to them are as they were")
-check(len(cases) >= 40, "%d cases" % len(cases))
+check(len(cases) >= 60, "%d cases" % len(cases))
 check_clean("broken inputs", ".")
 finish()

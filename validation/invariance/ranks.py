@@ -45,11 +45,11 @@ def start(ranks, seed, bn_group):
     return folder
 
 
-def go_on(ranks):
+def go_on(ranks_before, ranks):
     """A checkpoint does not know how many ranks wrote it."""
     for seed in (0, 1, 2):
-        source = start(1, seed, 8)
-        folder = "from1_on%d_seed%d" % (ranks, seed)
+        source = start(ranks_before, seed, 8)
+        folder = "from%d_on%d_seed%d" % (ranks_before, ranks, seed)
         result = expect(
             hirl(
                 "deck.nml",
@@ -67,11 +67,12 @@ def go_on(ranks):
         a, b = (read_checkpoint(checkpoint_path(run, 2)) for run in (source, folder))
         if farthest(a, b)[0] <= ROUNDING:
             break
-    check("step = 1 " in result.text, "from 1 rank to %d: goes on after step 1" % ranks)
+    what = "from %d ranks to %d" % (ranks_before, ranks)
+    check("step = 1 " in result.text, "%s: goes on after step 1" % what)
     integers = [name for name in differing(a, b) if a[name].dtype.kind != "f"]
     check(
         not integers and farthest(a, b)[0] <= ROUNDING,
-        "from 1 rank to %d: step 2 within %.1e (%s)" % ((ranks,) + farthest(a, b)),
+        "%s: step 2 within %.1e (%s)" % ((what,) + farthest(a, b)),
     )
 
 
@@ -84,8 +85,8 @@ for bn_group in (8, 16, 0):
             lambda way, seed: start((1, ranks)[way], seed, bn_group),
             N_STEPS,
         )
-for ranks in (2, 4):
-    go_on(ranks)
+for ranks_before, ranks in ((1, 2), (1, 4), (2, 1), (2, 4)):
+    go_on(ranks_before, ranks)
 check_far("another bn_group", start(1, 0, 8), start(1, 0, 16))
 check_far("another seed", start(1, 0, 8), start(1, 1, 8))
 finish()

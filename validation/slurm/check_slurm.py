@@ -364,6 +364,25 @@ class Scenarios:
         want(self.w.steps_of("cancelled")[-1] == step, "no checkpoint of step %d" % step)
         return "CANCELLED, checkpoint of the last step %d" % step
 
+    def expired(self):
+        """the time limit expires, SIGUSR1 was switched off
+        TIMEOUT with a checkpoint, not requeued; again: continues
+        """
+        options = ("--nodes=2", "--signal=B:CONT@1", "slurm/train.sh", "input/long.nml")
+        options += ("run%output='expired'",)
+        job = self.submit(*options, "run%max_steps=0")
+        self.wait_steps(job, "expired")
+        self.command("scontrol", "update", "JobId=%d" % job, "EndTime=now")
+        found = self.wait_state(job, "TIMEOUT", timeout=120)
+        self.want_no_ranks()
+        want(found["Restarts"] == "0", "restarted %s times" % found["Restarts"])
+        step = self.step_of("expired")
+        want(self.w.steps_of("expired")[-1] == step, "no checkpoint of step %d" % step)
+        job = self.submit(*options, "run%%max_steps=%d" % (step + 2))
+        self.wait_state(job, "COMPLETED")
+        self.want_steps_once("expired", step + 2)
+        return "TIMEOUT, checkpoint of step %d; a new job continues" % step
+
     def rank_lost(self, number):
         """A rank of the long job gets a signal; the job is requeued and continues."""
         n_before = int(self.c.job(self.long)["Restarts"])
@@ -579,7 +598,7 @@ class Scenarios:
 
 ORDER = """
     srun srun_two_nodes srun_wrong_deck knn_eval bound sigterm preempted node_fails time_limit
-    rank_killed rank_stopped finishes short_limit cancelled always_lost rank_killed_by_hand
+    rank_killed rank_stopped finishes short_limit expired cancelled always_lost rank_killed_by_hand
     daemon_killed pipeline broken_pipeline array array_decks array_element
 """.split()
 
