@@ -142,6 +142,7 @@ static void bad_no_threads(void) { emu_launch_sizes(NULL, (dim3){1, 1, 1}, (dim3
 static void bad_grid(void) { emu_launch_sizes(NULL, (dim3){0, 1, 1}, (dim3){32, 1, 1}); }
 static void bad_grid_y(void) { emu_launch_sizes(NULL, (dim3){1, 65536, 1}, (dim3){32, 1, 1}); }
 static void bad_shared(void) { emu_shared(NULL, 49153, 0, device(1)); }
+static void bad_static_shared(void) { emu_bad_static_shared(NULL); }
 static void bad_shared_attribute(void) {
     NEED_CUDA(emu_allow_shared(65536));
     emu_shared(NULL, 65536, 0, device(1)); // as allowed
@@ -176,6 +177,11 @@ static void test_kernel_rules(void) {
     CHECK_ABORT(bad_grid, "a grid of (0,1,1) blocks", NULL);
     CHECK_ABORT(bad_grid_y, "a grid of (1,65536,1) blocks", NULL);
     CHECK_ABORT(bad_shared, "49153 bytes of dynamic shared memory; 49152 are allowed", NULL);
+#ifndef __SANITIZE_ADDRESS__
+    CHECK_ABORT(bad_static_shared, "49153 bytes of static shared memory", "too_much_shared");
+#else
+    (void)bad_static_shared;
+#endif
     CHECK_ABORT(bad_shared_attribute, "65537 bytes of dynamic shared memory; 65536 are allowed",
                 NULL);
     CHECK_ABORT(bad_shared_overflow, "touched byte 1008 of 1000 bytes of dynamic shared memory",
@@ -672,6 +678,17 @@ static void test_barriers(void) {
     }
     NEED_CUDA(cudaFree(dx));
     NEED_CUDA(cudaFree(dy));
+}
+
+/// No block sees what another one left in shared memory.
+static void test_stale(void) {
+#ifndef __SANITIZE_ADDRESS__
+    int y[3] = {0}, *dy = device(sizeof y);
+    emu_stale(NULL, 3, dy);
+    download(y, dy, sizeof y);
+    for (int i = 0; i < 3; ++i) CHECK_EQ_I(y[i], -1);
+    NEED_CUDA(cudaFree(dy));
+#endif
 }
 
 static void test_shuffles(void) {
@@ -1451,6 +1468,7 @@ TEST_MAIN {
     RUN(test_indices);
     RUN(test_orders);
     RUN(test_barriers);
+    RUN(test_stale);
     RUN(test_shuffles);
     RUN(test_votes);
     RUN(test_atomics);

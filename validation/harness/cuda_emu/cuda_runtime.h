@@ -8,16 +8,16 @@
 ///
 /// What it catches, with a message that names kernel, block and thread, and an abort: barriers that not all threads reach, or
 /// reach at different lines; shuffles and votes whose mask names lanes that ended, wait elsewhere or do not exist, or leaves
-/// out the caller; wrong launch sizes; shared memory above 48 KiB without cudaFuncSetAttribute or above 227 KiB; host
+/// out the caller; wrong launch sizes; static shared memory above 48 KiB,
+/// dynamic above that without cudaFuncSetAttribute or above 227 KiB; host
 /// pointers given to kernels and libraries; accesses beyond allocations and dynamic shared memory (guard pages behind,
 /// red zones at free), of freed memory, of device memory by host code; copies of the wrong kind or length; overflown stacks.
-/// New memory holds NaN, so reading what was never written shows; missing waits and missing dependencies between streams show
+/// New memory and each block's shared memory hold NaN, so reading what was never written shows; missing waits and missing dependencies between streams show
 /// as old data.
 ///
 /// What it cannot catch: data races that hide in the few orders it runs, memory order between blocks and missing fences
 /// (all accesses are in order here), reads between an allocation's end and the next multiple of 256 bytes, accesses inside one
-/// allocation that a pool has divided, static shared memory that was never written (it keeps what the last block left) or
-/// exceeds 48 KiB (nvcc says that), misaligned vector accesses, host pointers hidden in structs, anything about time or
+/// allocation that a pool has divided, misaligned vector accesses, host pointers hidden in structs, anything about time or
 /// registers, and how the real cuBLAS, cuDNN and NCCL choose, round or refuse.
 ///
 /// Environment: HIRL_EMU_DEVICES (1), HIRL_EMU_OWNER (a number in the device's UUID; the process's id, so that ranks have a device
@@ -45,7 +45,8 @@
 #define __device__
 #define __host__
 #define __constant__
-#define __shared__ static
+// The tag tells emu_shared.cc which variables these are.
+#define __shared__ static __attribute__((abi_tag("hirl_shared")))
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 #define __forceinline__ inline __attribute__((always_inline))

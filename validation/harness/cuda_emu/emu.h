@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 namespace hirl_emu {
 
@@ -73,6 +74,13 @@ bool is_paranoid();
 int n_multiprocessors();
 /// Largest dynamic shared memory that cudaFuncSetAttribute allowed for this kernel.
 size_t allowed_shared(const void *func);
+
+/// The static shared memory of a kernel; nothing where that is not known.
+struct shared_variable {
+    char *data;
+    size_t bytes;
+};
+const std::vector<shared_variable> &shared_of(const void *kernel);
 
 constexpr size_t default_shared = 48 << 10, most_shared = 227 << 10;
 

@@ -367,8 +367,8 @@ void make_shared_area() {
     m.shared_end = at + guard_bytes + shared_area;
 }
 
-void run_grid(const char *name, const char *file, int line, dim3 grid, dim3 block, size_t shared,
-              call *work) {
+void run_grid(const char *name, const char *file, int line, const void *func, dim3 grid, dim3 block,
+              size_t shared, call *work) {
     if (m.shared_end == nullptr) make_shared_area();
     m.name = name, m.file = file, m.line = line, m.work = work;
 #ifdef __SANITIZE_ADDRESS__
@@ -382,11 +382,18 @@ void run_grid(const char *name, const char *file, int line, dim3 grid, dim3 bloc
     const bool is_backwards = ++m.n_launches % 2 == 0;
     m.is_descending = is_backwards;
     const uint64_t n = (uint64_t)grid.x * grid.y * grid.z;
+#ifdef __SANITIZE_ADDRESS__
+    const std::vector<shared_variable> variables; // their symbols include red zones
+    (void)func;
+#else
+    const std::vector<shared_variable> &variables = shared_of(func);
+#endif
     for (uint64_t i = 0; i < n; ++i) {
         const uint64_t b = is_backwards ? n - 1 - i : i;
         blockIdx.x = (unsigned)(b % grid.x);
         blockIdx.y = (unsigned)(b / grid.x % grid.y);
         blockIdx.z = (unsigned)(b / grid.x / grid.y);
+        for (const shared_variable &v : variables) memset(v.data, 0xff, v.bytes);
         if (shared > 0) memset(m.shared, 0xff, (size_t)(m.shared_end - m.shared));
         run_block();
     }
@@ -517,6 +524,12 @@ void launch(const char *name, const char *file, int line, const void *func, dim3
         fail("%s:%d: kernel %s: %zu bytes of dynamic shared memory; %zu are allowed%s", file, line,
              name, shared, allowed,
              allowed < most_shared ? " (cudaFuncSetAttribute allows up to 232448)" : "");
+    size_t fixed = 0;
+    for (const shared_variable &v : shared_of(func)) fixed += v.bytes;
+    if (fixed > default_shared || fixed + shared > most_shared)
+        fail("%s:%d: kernel %s: %zu bytes of static shared memory beside %zu of dynamic; 49152 are "
+             "allowed, and 232448 in all",
+             file, line, name, fixed, shared);
     if (!is_stream(stream))
         fail("%s:%d: kernel %s: the stream %p does not exist", file, line, name, (void *)stream);
     if (sticky_error() != cudaSuccess) {
@@ -532,7 +545,7 @@ void launch(const char *name, const char *file, int line, const void *func, dim3
         if (inner.is_failing())
             set_sticky_error(cudaErrorIllegalAddress);
         else
-            run_grid(name, file, line, grid, block, shared, held.get());
+            run_grid(name, file, line, func, grid, block, shared, held.get());
     }));
 }
 

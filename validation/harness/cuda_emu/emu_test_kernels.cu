@@ -156,7 +156,28 @@ void emu_shared(cudaStream_t stream, size_t bytes, int last, unsigned char *y) {
     HIRL_LAUNCH(shared, 1, 1, bytes, stream, last, y);
 }
 
+/// What a block finds in its static shared memory.
+template <typename T> static __global__ void stale(T *y) {
+    __shared__ T value[4];
+    y[blockIdx.x] = value[1];
+    __syncthreads();
+    value[1] = 5;
+}
+void emu_stale(cudaStream_t stream, int n_blocks, int *y) {
+    HIRL_LAUNCH(stale<int>, (unsigned)n_blocks, 1, 0, stream, y);
+}
+
 // ---------------------------------------------------------------------------------------------- what breaks a rule
+
+static __global__ void too_much_shared(char *y) {
+    __shared__ char first[32768];
+    __shared__ char second[16385];
+    first[threadIdx.x] = second[threadIdx.x] = 1;
+    y[0] = (char)(first[0] + second[0]);
+}
+void emu_bad_static_shared(cudaStream_t stream) {
+    HIRL_LAUNCH(too_much_shared, 1, 1, 0, stream, (char *)nullptr);
+}
 
 static __global__ void barrier_end() {
     if (threadIdx.x == 40) return;

@@ -24,8 +24,10 @@ void emu_arithmetic(cudaStream_t stream, int n, const float *x, int *y); // [n, 
 void emu_missing_barrier(cudaStream_t stream, int n_threads, int *y);
 cudaError_t emu_allow_shared(int bytes);
 void emu_shared(cudaStream_t stream, size_t bytes, int last, unsigned char *y);
+void emu_stale(cudaStream_t stream, int n_blocks, int *y);
 
 // What breaks a rule.
+void emu_bad_static_shared(cudaStream_t stream);
 void emu_bad_barrier_end(cudaStream_t stream);
 void emu_bad_barrier_line(cudaStream_t stream);
 void emu_bad_shuffle_ended(cudaStream_t stream);
