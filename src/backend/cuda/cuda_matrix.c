@@ -1,6 +1,7 @@
 /// Matrix products by cuBLASLt. Row-major C = op(A) op(B) is column-major C^T = op(B)^T op(A)^T, so the operands swap and their
-/// transpositions stay. Bias and ReLU ride on the product; a GELU is a kernel of its own, because cuBLASLt's is the tanh
-/// approximation and ours is exact. bf16 products and TF32 (only where asked) accumulate in f32.
+/// transpositions stay. A bias alone rides on the product where cuBLASLt takes an f32 one; with an activation it is a kernel of its
+/// own, because cuBLASLt's ReLU turns NaN into 0, which would hide a diverged run, and its GELU is the tanh approximation.
+/// bf16 products and TF32 (only where asked) accumulate in f32.
 #include "cuda_impl.h"
 
 #include "kernels/matrix.h"
@@ -233,14 +234,10 @@ hirl_status_t hirl_linear_cuda(hirl_backend_t *be, const hirl_tensor_t *x, const
     const operand_t a = operand(x, false);
     const operand_t b = {.data = weights, .ld = n_in, .is_transposed = true};
     bool is_done = false;
-    if (act != HIRL_ACT_GELU && (bias || act == HIRL_ACT_RELU)) {
-        const cublasLtEpilogue_t epilogue = act == HIRL_ACT_NONE ? CUBLASLT_EPILOGUE_BIAS
-                                            : bias               ? CUBLASLT_EPILOGUE_RELU_BIAS
-                                                                 : CUBLASLT_EPILOGUE_RELU;
+    if (act == HIRL_ACT_NONE && bias)
         HIRL_TRY_GOTO(product(ctx, n, n_out, n_in, 1, a, b, x->dtype, 0, hirl_tensor_data(y),
-                              y->dtype, epilogue, bias_data, &is_done),
+                              y->dtype, CUBLASLT_EPILOGUE_BIAS, bias_data, &is_done),
                       status, done);
-    }
     if (!is_done) {
         HIRL_TRY_GOTO(
             plain_product(ctx, n, n_out, n_in, 1, a, b, x->dtype, 0, hirl_tensor_data(y), y->dtype),
