@@ -49,6 +49,10 @@ const char *hirl_backend_device_id_view(const hirl_backend_t *backend);
 void *hirl_backend_stream_view(const hirl_backend_t *backend);
 /// The backend's caching pool, for tensors that outlive an operation.
 const hirl_allocator_t *hirl_backend_allocator_view(const hirl_backend_t *backend);
+/// Host memory that uploads read as it is (pinned); NULL for host backends, which any memory serves. May be used from any thread, until the
+/// backend is destroyed. An upload from there may go on after hirl_backend_upload has returned: what it reads must stay until the
+/// backend has been waited for, by hirl_backend_synchronize or a download.
+const hirl_allocator_t *hirl_backend_host_allocator_view(const hirl_backend_t *backend);
 size_t hirl_backend_memory_used(const hirl_backend_t *backend);
 size_t hirl_backend_memory_peak(const hirl_backend_t *backend);
 /// Names of the backends built in, and how many.

@@ -59,6 +59,7 @@ struct hirl_backend_ops {
     /// NULL on host backends.
     const char *(*device_id_view)(const void *ctx);
     void *(*stream_view)(const void *ctx);
+    const hirl_allocator_t *(*host_allocator_view)(const void *ctx);
 
     /// NULL on host backends: memcpy, and nothing to wait for.
     hirl_status_t (*upload)(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);

@@ -237,7 +237,8 @@ typedef struct hirl_loader_spec {
         is_train; // train: epoch order by keyed permutation, incomplete last batch dropped, views augmented.
     // eval: this rank's contiguous part [N r / W, N (r+1) / W) in order, one un-augmented view, last batch short
     bool keeps_pixels; // train: images stay u8, and come with the recipes of their views
-    const hirl_view_spec_t *views; // train
+    const hirl_allocator_t *pixel_memory; // HIRL_BORROW, of any thread; NULL: ordinary memory
+    const hirl_view_spec_t *views;        // train
     int n_views;
     int eval_resize, eval_crop;
     bool eval_is_bicubic;
@@ -261,7 +262,8 @@ hirl_status_t hirl_loader_begin_epoch(hirl_loader_t *loader, int64_t epoch, int6
 /// replaced by the next decodable sample of the set, and counted; beyond max_bad_fraction: HIRL_ERR_FORMAT.
 hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch_p);
 
-/// The images of a batch that keeps its pixels, u8 [bytes] in the backend's memory. Not collective.
+/// The images of a batch that keeps its pixels, u8 [bytes] in the backend's memory. If pixel_memory is the backend's own, the batch
+/// must stay until the backend has been waited for. Not collective.
 hirl_status_t hirl_batch_upload(hirl_backend_t *be, const hirl_batch_t *batch,
                                 hirl_tensor_t *pixels_p);
 /// Rows [first, first + n) of view v, f32 [n, size, width, channels], made by the backend from what hirl_batch_upload gave: the same bits as

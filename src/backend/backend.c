@@ -87,6 +87,10 @@ void *hirl_backend_stream_view(const hirl_backend_t *backend) {
 const hirl_allocator_t *hirl_backend_allocator_view(const hirl_backend_t *backend) {
     return backend->allocator;
 }
+const hirl_allocator_t *hirl_backend_host_allocator_view(const hirl_backend_t *backend) {
+    return backend->ops->host_allocator_view ? backend->ops->host_allocator_view(backend->ctx)
+                                             : NULL;
+}
 size_t hirl_backend_memory_used(const hirl_backend_t *backend) {
     return backend->ops->memory_used(backend->ctx);
 }

@@ -56,6 +56,7 @@ struct hirl_loader {
     const hirl_shard_set_t *set;
     // What is wanted; constant after creation.
     bool is_train, keeps_pixels;
+    const hirl_allocator_t *pixel_memory; // or NULL
     uint64_t seed;
     int64_t n_set; // samples of the set
     // Of the set (eval) or of each global batch (train), this rank's first sample and their number.
@@ -168,6 +169,31 @@ static int64_t sample_index(const hirl_loader_t *loader, const hirl_permutation_
     return hirl_permutation_at(order, number * loader->batch + loader->first + i);
 }
 
+static void free_pixels(const hirl_loader_t *loader, slot_t *slot) {
+    const hirl_allocator_t *memory = loader->pixel_memory;
+    if (memory == NULL)
+        hirl_mem_free(slot->pixels.data);
+    else if (slot->pixels.data != NULL)
+        memory->free(memory->ctx, slot->pixels.data, slot->pixels.size);
+    slot->pixels = (hirl_buffer_t){0};
+}
+
+// Makes room for at least `size` bytes and some more, and keeps the first n_kept.
+static hirl_status_t reserve_pixels(const hirl_loader_t *loader, slot_t *slot, size_t size,
+                                    size_t n_kept) {
+    const hirl_allocator_t *memory = loader->pixel_memory;
+    const size_t grown = size + size / 8;
+    void *data = NULL;
+    if (size <= slot->pixels.size) return HIRL_OK;
+    if (n_kept == 0) free_pixels(loader, slot);
+    HIRL_TRY(memory != NULL ? memory->alloc(memory->ctx, grown, &data)
+                            : hirl_mem_alloc(HIRL_MEM_DATA, grown, &data));
+    if (n_kept > 0) memcpy(data, slot->pixels.data, n_kept);
+    free_pixels(loader, slot);
+    slot->pixels = (hirl_buffer_t){data, grown};
+    return HIRL_OK;
+}
+
 // Where the images of a batch go; with the lock held. Workers see to it that there is room.
 static void lay_out(hirl_loader_t *loader, slot_t *slot) {
     if (loader->order_epoch != slot->epoch) {
@@ -188,8 +214,7 @@ static void lay_out(hirl_loader_t *loader, slot_t *slot) {
     }
     slot->place[slot->n] = slot->n_bytes = total;
     // A failure shows as a buffer that is too small.
-    if (slot->pixels.size <= (size_t)total)
-        (void)hirl_buffer_reserve(&slot->pixels, (size_t)(total + total / 8 + 1));
+    (void)reserve_pixels(loader, slot, (size_t)total + 1, 0);
 }
 
 // Keeps the image's pixels and draws its views.
@@ -222,10 +247,7 @@ static hirl_status_t join_pixels(const hirl_loader_t *loader, slot_t *slot) {
     int64_t total = slot->n_bytes;
     for (int64_t i = 0; i < slot->n; i++) total += (int64_t)slot->apart[i].size;
     if (total == slot->n_bytes) return HIRL_OK;
-    if (slot->pixels.size < (size_t)total) {
-        HIRL_TRY(hirl_mem_realloc(HIRL_MEM_DATA, (size_t)total, (void **)&slot->pixels.data));
-        slot->pixels.size = (size_t)total;
-    }
+    HIRL_TRY(reserve_pixels(loader, slot, (size_t)total, (size_t)slot->n_bytes));
     for (int64_t i = 0; i < slot->n; i++) {
         if (slot->apart[i].size == 0) continue;
         memcpy(slot->pixels.data + slot->n_bytes, slot->apart[i].data, slot->apart[i].size);
@@ -508,6 +530,7 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
     loader->set = set;
     loader->is_train = spec->is_train;
     loader->keeps_pixels = spec->is_train && spec->keeps_pixels;
+    loader->pixel_memory = spec->pixel_memory;
     loader->order_epoch = -1;
     loader->seed = spec->seed;
     loader->n_set = hirl_shard_set_n_samples(set);
@@ -568,7 +591,7 @@ void hirl_loader_destroy(hirl_loader_t **loader) {
         }
         for (int64_t i = 0; slot->apart != NULL && i < self->n_local; i++)
             hirl_buffer_reset(&slot->apart[i]);
-        hirl_buffer_reset(&slot->pixels);
+        free_pixels(self, slot);
         hirl_mem_free(slot->apart);
         hirl_mem_free(slot->place);
         hirl_mem_free(slot->index);

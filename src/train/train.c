@@ -214,6 +214,7 @@ static hirl_status_t open_loader(trainer_t *t) {
                                .seed = (uint64_t)s->run->seed,
                                .is_train = true,
                                .keeps_pixels = s->makes_views,
+                               .pixel_memory = hirl_backend_host_allocator_view(s->backend),
                                .views = s->view,
                                .n_views = s->n_views};
     HIRL_TRY(hirl_loader_create(s->world, s->train, s->data, &spec, &t->loader));

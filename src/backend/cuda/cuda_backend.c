@@ -71,6 +71,26 @@ hirl_status_t hirl_cuda_scratch(cuda_ctx_t *ctx, size_t bytes, void **data_p) {
     return bytes ? ctx->allocator->alloc(ctx->allocator->ctx, bytes, data_p) : HIRL_OK;
 }
 
+/// Threads other than the one that opened the device have to name it: memory would be of the first.
+static hirl_status_t host_alloc(void *state, size_t bytes, void **data_p) {
+    const cuda_ctx_t *ctx = state;
+    HIRL_TRY_CUDA(cudaSetDevice(ctx->device));
+    const cudaError_t code = cudaMallocHost(data_p, bytes);
+    if (code == cudaSuccess) return HIRL_OK;
+    (void)cudaGetLastError();
+    char text[32];
+    return HIRL_FAIL(HIRL_ERR_MEMORY, "cannot allocate %s of pinned host memory: %s",
+                     hirl_text_bytes(text, (double)bytes), cudaGetErrorString(code));
+}
+
+static void host_free(void *state, void *data, size_t bytes) {
+    const cuda_ctx_t *ctx = state;
+    (void)bytes;
+    if (!data) return;
+    (void)cudaSetDevice(ctx->device);
+    (void)cudaFreeHost(data);
+}
+
 void hirl_cuda_scratch_free(cuda_ctx_t *ctx, size_t bytes, void *data) {
     if (data) ctx->allocator->free(ctx->allocator->ctx, data, bytes);
 }
@@ -109,7 +129,7 @@ static size_t bytes_of(const hirl_tensor_t *x) {
     return (size_t)hirl_tensor_count(x) * hirl_dtype_size(x->dtype);
 }
 
-/// The source is free again on return: the runtime stages pageable memory.
+/// The source is free again on return, for the runtime stages pageable memory, unless it is pinned (hirl_backend_host_allocator_view).
 hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor) {
     if (bytes_of(tensor) > 0)
         HIRL_TRY_CUDA(cudaMemcpyAsync(hirl_tensor_data(tensor), host, bytes_of(tensor),
@@ -212,6 +232,8 @@ static hirl_status_t cuda_open(const hirl_backend_options_t *options, void **ctx
                                        .give = device_give};
     HIRL_TRY_GOTO(hirl_pool_create(&source, &ctx->pool), status, err_close);
     ctx->allocator = hirl_pool_allocator_view(ctx->pool);
+    ctx->host = (hirl_allocator_t){
+        .space = HIRL_SPACE_PINNED, .ctx = ctx, .alloc = host_alloc, .free = host_free};
     // Host memory that kernels write to by the same address: looking at it costs the host no transfer.
     HIRL_TRY_CUDA_GOTO(cudaMallocHost((void **)&ctx->fault, sizeof *ctx->fault), status, err_close);
     memset(ctx->fault, 0, sizeof *ctx->fault);
@@ -229,6 +251,9 @@ static const char *cuda_device_id_view(const void *ctx) {
     return ((const cuda_ctx_t *)ctx)->device_id;
 }
 static void *cuda_stream_view(const void *ctx) { return ((const cuda_ctx_t *)ctx)->stream; }
+static const hirl_allocator_t *cuda_host_allocator_view(const void *ctx) {
+    return &((const cuda_ctx_t *)ctx)->host;
+}
 static size_t cuda_memory_used(const void *ctx) {
     return hirl_pool_used(((const cuda_ctx_t *)ctx)->pool);
 }
@@ -248,6 +273,7 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .n_devices = hirl_cuda_n_devices,
     .device_id_view = cuda_device_id_view,
     .stream_view = cuda_stream_view,
+    .host_allocator_view = cuda_host_allocator_view,
     .upload = hirl_upload_cuda,
     .download = hirl_download_cuda,
     .synchronize = hirl_synchronize_cuda,

@@ -18,6 +18,7 @@ typedef struct cuda_plans cuda_plans_t; // of cuBLASLt and cuDNN, by shape
 typedef struct cuda_ctx {
     hirl_pool_t *pool;                 // caching; gives blocks again in stream order
     const hirl_allocator_t *allocator; // of the pool
+    hirl_allocator_t host;             // of pinned memory
     int device;
     int n_multiprocessors;
     bool is_deterministic; // choose only algorithms that give the same bits every time
