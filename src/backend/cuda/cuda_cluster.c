@@ -13,12 +13,15 @@ hirl_status_t hirl_nearest_rows_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
     const size_t bytes = hirl_k_nearest_rows_scratch(n, k);
     void *scratch = NULL;
     HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &scratch));
-    const cudaError_t code = hirl_k_nearest_rows(
-        ctx->stream, hirl_tensor_data(x), n, hirl_tensor_data(c), hirl_tensor_data(half_norm), k,
-        x->shape.dim[1], scratch, hirl_tensor_data(index), value ? hirl_tensor_data(value) : NULL);
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_CUDA_GOTO(hirl_k_nearest_rows(ctx->stream, hirl_tensor_data(x), n, hirl_tensor_data(c),
+                                           hirl_tensor_data(half_norm), k, x->shape.dim[1], scratch,
+                                           hirl_tensor_data(index),
+                                           value ? hirl_tensor_data(value) : NULL),
+                       status, done);
+done:
     hirl_cuda_scratch_free(ctx, bytes, scratch);
-    HIRL_TRY_CUDA(code);
-    return HIRL_OK;
+    return status;
 }
 
 // ---------------------------------------------------------------------------------------------- best rows
