@@ -1,8 +1,8 @@
 /// @file ckpt.h
 /// Checkpoints: one HDF5 file of named arrays and attributes, whole or absent, with a
 /// checksum per array and a completeness marker written last. Independent of the number of ranks.
-/// Knows nothing of models: callers give names and host arrays. To be called by the one thread of
-/// the process that uses HDF5, whose library is not safe for threads.
+/// Knows nothing of models: callers give names and host arrays. To write, be the one thread of
+/// the process that uses HDF5, whose library is not safe for threads; reading does not use it.
 #ifndef HIRL_CKPT_H
 #define HIRL_CKPT_H
 

@@ -1,7 +1,7 @@
 /// @file data.h
 /// Data sets of sharded HDF5 files: packing, reading, augmentation (by the loader's threads, or by a backend), and the loader that hands
 /// out whole batches ahead of time.
-/// HDF5 is called only by the thread that opens or packs; worker threads read `/data` by mmap or pread.
+/// HDF5's library is called only by the thread that packs; worker threads read `/data` by mmap or pread.
 #ifndef HIRL_DATA_H
 #define HIRL_DATA_H
 

@@ -1,17 +1,12 @@
 /// @file h5.h
-/// Reads HDF5 files that nobody vouches for. HDF5's own library believes what a file says of itself;
-/// this reader believes nothing: every address, size and count is compared with what there is before
-/// it is used, metadata blocks may neither overlap nor be used twice, checksums are verified where
-/// the format has them, and what is claimed costs no more memory than the file has bytes for. Shards,
-/// checkpoints and files of arrays are opened by it alone; HDF5 only writes.
+/// Reads HDF5 files that nobody vouches for; HDF5's own library, which believes what a file says of itself, only writes.
+/// Every address, size and count is compared with what there is before it is used, blocks of metadata may not overlap,
+/// checksums are verified, and what is claimed costs no more memory than the file has bytes for.
 ///
-/// What is read (HDF5 File Format Specification, version 3.0): superblocks 0 to 3 without user block and
-/// extension; object headers 1 and 2; groups old (B-tree 1, symbol nodes, local heap), compact and dense
-/// (B-tree 2, fractal heap); attributes in and outside headers; contiguous and compact arrays, and
-/// chunked ones of index version 1 packed by gzip, shuffle and fletcher32; integers and IEEE reals of
-/// either byte order, texts of fixed length. h5py's default and libver='latest' both give such files.
-/// What else an object may be is listed as such, and never followed.
-///
+/// What is read (HDF5 File Format Specification 3.0) is what h5py writes by default and with libver='latest', but for a user
+/// block, an extended superblock, shared messages, chunk indices of HDF5 1.10, filters but gzip, shuffle and fletcher32,
+/// and items but integers, IEEE reals and texts of fixed length. These are refused by name, or listed and not read;
+/// links by name are never followed. Bytes of arrays may overlap: they are only read.
 /// Not collective. An open file belongs to one thread at a time.
 #ifndef HIRL_H5_H
 #define HIRL_H5_H

@@ -1,4 +1,4 @@
-// A set of shards as one sequence of samples. Rank 0 reads and checks the indexes with HDF5 and
+// A set of shards as one sequence of samples. Rank 0 reads and checks the indexes and
 // broadcasts them, so that a job of many ranks opens each file's metadata once; every rank maps (or
 // opens) the files and checks their sizes. After open nothing changes but what was reported: all
 // reads are lock-free and may come from any thread. What is cut short while it is mapped reads as zeros; whoever reads asks
@@ -212,7 +212,7 @@ static void append_index(hirl_shard_set_t *set, int s, const hirl_shard_index_t 
         memcpy(set->checksum + first, index->checksum, (size_t)index->n * sizeof *set->checksum);
 }
 
-// Rank 0's part: all that needs HDF5.
+// Rank 0's part.
 static hirl_status_t load_on_root(const char *pattern, bool is_verified, hirl_shard_set_t *set) {
     path_list_t list = {0};
     hirl_shard_index_t *index = NULL;

@@ -63,19 +63,20 @@ static void make_other(void) {
 // Sets the completeness marker to what the last message asks for. False if it is about something
 // else. Not by HDF5, which the file may harm.
 static bool mend(const char *path) {
-    static const char NAME[] = "complete"; // its value is soon behind its name, type and shape
-    enum { NEAR = 64 };
+    static const char NAME[] = "complete";
+    static const size_t PLACES[] = {25, 40}; // of the value behind the name's begin, new and old
     unsigned long long found = 0, wanted = 0;
     const char *text = strstr(hirl_error_text_view(), "(marker ");
     if (!text || sscanf(text, "(marker %llx, expected %llx)", &found, &wanted) != 2) return false;
     size_t size = 0;
     uint8_t *data = fuzz_load(path, &size);
     bool is_set = false;
-    for (size_t at = 0; at + sizeof NAME + NEAR + 8 <= size && !is_set; at++) {
+    for (size_t at = 0; at + 48 <= size && !is_set; at++) {
         if (memcmp(data + at, NAME, sizeof NAME) != 0) continue;
-        for (size_t k = at + sizeof NAME; k < at + sizeof NAME + NEAR && !is_set; k++) {
-            is_set = mend_little(data + k, 8) == found;
-            for (size_t i = 0; is_set && i < 8; i++) data[k + i] = (uint8_t)(wanted >> 8 * i);
+        for (int k = 0; k < 2 && !is_set; k++) {
+            uint8_t *value = data + at + PLACES[k];
+            is_set = mend_little(value, 8) == found;
+            for (size_t i = 0; is_set && i < 8; i++) value[i] = (uint8_t)(wanted >> 8 * i);
         }
     }
     if (is_set) mend_h5(data, size);

@@ -210,6 +210,13 @@ FUZZ_INLINE void fuzz_apply(fuzz_file_t *file, const uint8_t record[8]) {
 
 // ------------------------------------------------------------------------------------ writing
 
+/// The file that links lead to. A buffer of its own: many links to it must not overwrite other paths.
+FUZZ_INLINE const char *fuzz_other(void) {
+    static char path[512];
+    if (!path[0]) snprintf(path, sizeof path, "%s/other.h5", fuzz_folder);
+    return path;
+}
+
 FUZZ_INLINE hid_t fuzz_make_type(fuzz_type_t type, int width, int n_odd) {
     hid_t made = H5I_INVALID_HID;
     const hsize_t two = 2;
@@ -310,7 +317,7 @@ FUZZ_INLINE hid_t fuzz_make_properties(const fuzz_object_t *object, hid_t space)
         case FUZZ_EXTERNAL: H5Pset_external(plist, "/etc/passwd", 0, H5F_UNLIMITED); break;
         case FUZZ_VIRTUAL: {
             hid_t source = H5Screate_simple(1, &one, NULL);
-            H5Pset_virtual(plist, space, fuzz_path("other.h5"), "/offset", space);
+            H5Pset_virtual(plist, space, fuzz_other(), "/offset", space);
             H5Sclose(source);
             break;
         }
@@ -403,8 +410,7 @@ FUZZ_INLINE void fuzz_write_object(hid_t file, hid_t links, const fuzz_object_t 
             H5Lcreate_soft("/./x", file, object->name, links, H5P_DEFAULT);
             break;
         case FUZZ_EXTERNAL_LINK:
-            H5Lcreate_external(fuzz_path("other.h5"), object->name, file, object->name, links,
-                               H5P_DEFAULT);
+            H5Lcreate_external(fuzz_other(), object->name, file, object->name, links, H5P_DEFAULT);
             break;
         case FUZZ_HARD_CYCLE:
             H5Lcreate_hard(file, "/", file, object->name, links, H5P_DEFAULT);
