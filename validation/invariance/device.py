@@ -105,12 +105,25 @@ check("step = 5 " in result.text, "restart: goes on after step 5")
 check_same_bits("restarted", "one_rank_cuda_seed0", "stopped", N_STEPS)
 check_same_metrics("restarted", "one_rank_cuda_seed0", "stopped")
 
+# In the steady state nothing is allocated: neither device nor host asks the system for more.
+result = train(
+    "cuda", "steady", "run%log_level='debug'", "run%hierarchy='none'", "run%max_steps=6"
+)
+lines = result.text.splitlines()
+asked = [i for i, line in enumerate(lines) if "device memory: " in line]
+first = next((i for i, line in enumerate(lines) if "step = 1/" in line), 0)
+check(
+    asked and first and asked[-1] < first,
+    "%d requests for device memory, all before the end of step 1" % len(asked),
+)
+
 # ------------------------------------------------------------------------ what can go wrong
 
+ONE_DEVICE = {"HIRL_EMU_OWNER": "1"}  # otherwise each process has an emulated one of its own
 if EMULATED:
     for what, ranks, n_devices, env, wanted in (
         ("no device", 1, 0, {}, "no CUDA d"),
-        ("two ranks, one device", 2, 1, {}, "share one GPU"),
+        ("two ranks, one device", 2, 1, ONE_DEVICE, "share one GPU"),
         ("little memory", 1, 1, {"HIRL_EMU_MEMORY": str(1 << 20)}, "device 0: this rank holds"),
         ("NCCL fails", 2, 2, {"HIRL_EMU_FAIL": "ncclAllReduce:2"}, "NCCL: "),
         ("NCCL does not start", 2, 2, {"HIRL_EMU_FAIL": "ncclGetUniqueId:1"}, "NCCL: "),
@@ -126,7 +139,9 @@ if EMULATED:
             "%s: '%s', after %.1f s" % (what, lines[0] if lines else result, result.seconds),
         )
         check_clean(what, folder)
-    result = train("cuda", "shared", "run%allow_gpu_sharing=T", ranks=2, n_devices=1)
+    result = train(
+        "cuda", "shared", "run%allow_gpu_sharing=T", ranks=2, n_devices=1, env=ONE_DEVICE.items()
+    )
     check_same_metrics("two ranks, one device, allowed", "shared", "two_ranks_cuda_seed0")
 
 finish()

@@ -41,7 +41,13 @@ hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const cha
 static hirl_status_t device_take(void *state, size_t bytes, void **memory_p) {
     cuda_ctx_t *ctx = state;
     const cudaError_t code = cudaMalloc(memory_p, bytes);
-    if (code == cudaSuccess) return HIRL_OK;
+    if (code == cudaSuccess) {
+        char more[32], held[32];
+        hirl_log_rank(HIRL_LOG_DEBUG, "device memory: %s more than %s",
+                      hirl_text_bytes(more, (double)bytes),
+                      hirl_text_bytes(held, (double)hirl_pool_held(ctx->pool)));
+        return HIRL_OK;
+    }
     (void)cudaGetLastError(); // the refusal is told here, not by the next launch
     if (code != cudaErrorMemoryAllocation)
         return hirl_cuda_fail(code, "cudaMalloc", __FILE__, __LINE__, __func__);
