@@ -445,7 +445,7 @@ check-headers:
 	@CC='$(CC)' CXX='$(CXX)' validation/harness/check_headers.sh $(HIRL_CPPFLAGS)
 
 FORMATTED = $(sort $(wildcard include/hirl/*.h src/*/*.[ch] src/backend/*/*.[ch] kernels/*.cu kernels/*.h \
-    validation/*/*.[ch]))
+    validation/*/*.[ch] $(foreach e,h cc cu,validation/harness/cuda_emu/*.$e)))
 
 ## format         rewrite the sources in the project's format
 format:
