@@ -133,6 +133,10 @@ hirl_status_t hirl_par_device_all_reduce(hirl_par_device_t *device, float *d_dat
 /// Every rank gives d_in [n]; d_out holds [size, n] in rank order.
 hirl_status_t hirl_par_device_all_gather(hirl_par_device_t *device, const float *d_in, int64_t n,
                                          float *d_out);
+/// d_in holds send_counts[r] floats for each rank r, d_out gets recv_counts[r] from each, both in rank order; counts are the host's [size].
+hirl_status_t hirl_par_device_all_to_all_v(hirl_par_device_t *device, const float *d_in,
+                                           const int64_t *send_counts, float *d_out,
+                                           const int64_t *recv_counts);
 /// The ranks of `group` (a split of the device's world; HIRL_BORROW), on the same streams as `device`, which must outlive it.
 hirl_status_t hirl_par_device_split(hirl_par_device_t *device, hirl_world_t *group,
                                     hirl_par_device_t **group_p);

@@ -21,6 +21,8 @@ typedef struct hirl_var hirl_var_t;
 hirl_status_t hirl_tape_create(hirl_backend_t *backend, hirl_world_t *world, hirl_tape_t **tape_p);
 /// From here on, operations that need other ranks' values use `device` (HIRL_BORROW; NULL: MPI, by way of the host).
 void hirl_tape_set_device(hirl_tape_t *tape, hirl_par_device_t *device);
+/// That device, or NULL.
+hirl_par_device_t *hirl_tape_device_view(const hirl_tape_t *tape);
 void hirl_tape_destroy(hirl_tape_t **tape);
 hirl_backend_t *hirl_tape_backend_view(hirl_tape_t *tape);
 hirl_world_t *hirl_tape_world_view(hirl_tape_t *tape);

@@ -189,3 +189,37 @@ hirl_status_t hirl_par_device_all_gather(hirl_par_device_t *device, const float 
     HIRL_TRY(settle(device, "ncclAllGather"));
     return backend_follows(device);
 }
+
+static hirl_status_t exchange(hirl_par_device_t *device, const float *d_in,
+                              const int64_t *send_counts, float *d_out,
+                              const int64_t *recv_counts) {
+    for (int r = 0; r < device->world->size; ++r) {
+        if (send_counts[r] > 0)
+            TRY_NCCL(device, ncclSend(d_in, (size_t)send_counts[r], ncclFloat32, r, device->comm,
+                                      device->stream));
+        if (recv_counts[r] > 0)
+            TRY_NCCL(device, ncclRecv(d_out, (size_t)recv_counts[r], ncclFloat32, r, device->comm,
+                                      device->stream));
+        d_in += send_counts[r];
+        d_out += recv_counts[r];
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_par_device_all_to_all_v(hirl_par_device_t *device, const float *d_in,
+                                           const int64_t *send_counts, float *d_out,
+                                           const int64_t *recv_counts) {
+    HIRL_REQUIRE(device && d_in && d_out, HIRL_ERR_ARG, "NCCL all-to-all: no memory");
+    for (int r = 0; r < device->world->size; ++r)
+        HIRL_REQUIRE(send_counts[r] >= 0 && recv_counts[r] >= 0, HIRL_ERR_ARG,
+                     "NCCL all-to-all: %lld items to rank %d, %lld from it",
+                     (long long)send_counts[r], r, (long long)recv_counts[r]);
+    HIRL_TRY(follow_backend(device));
+    TRY_NCCL(device, ncclGroupStart());
+    const hirl_status_t status = exchange(device, d_in, send_counts, d_out, recv_counts);
+    const ncclResult_t code = ncclGroupEnd(); // the group is closed after a failure too
+    HIRL_TRY(status);
+    TRY_NCCL(device, code);
+    HIRL_TRY(settle(device, "ncclGroupEnd"));
+    return backend_follows(device);
+}

@@ -37,6 +37,13 @@ hirl_status_t hirl_par_device_all_gather(hirl_par_device_t *device, const float 
     return fail();
 }
 
+hirl_status_t hirl_par_device_all_to_all_v(hirl_par_device_t *device, const float *d_in,
+                                           const int64_t *send_counts, float *d_out,
+                                           const int64_t *recv_counts) {
+    (void)device, (void)d_in, (void)send_counts, (void)d_out, (void)recv_counts;
+    return fail();
+}
+
 hirl_status_t hirl_par_device_split(hirl_par_device_t *device, hirl_world_t *group,
                                     hirl_par_device_t **group_p) {
     (void)device, (void)group, (void)group_p;

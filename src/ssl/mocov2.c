@@ -197,97 +197,169 @@ static shuffle_t shuffle_make(const mocov2_t *m, const hirl_step_t *step) {
         .is_identity = !m->cfg.shuffle || m->bn_group == 0 || m->bn_group >= n_global};
 }
 
-// Sends rows [n, row] of all ranks to their places in the shuffled order.
-static hirl_status_t shuffle_rows(const mocov2_t *m, const shuffle_t *s, const float *in,
-                                  int64_t row, float *out) {
-    hirl_world_t *world = m->ctx.world;
-    int size = hirl_world_size(world), rank = hirl_world_rank(world);
-    float *packed = NULL, *received = NULL;
-    int64_t *counts = NULL, *next = NULL;
+// How rows travel to their places: this rank's in the order pack[n] of their new positions; those that came, by sender, are put in order
+// by unpack[n]. Rows to and from each rank.
+typedef struct route {
+    int32_t *pack, *unpack;
+    int64_t *sent, *received; // [size]
+} route_t;
+
+static void route_reset(route_t *route) {
+    hirl_mem_free(route->pack);
+    hirl_mem_free(route->sent);
+    *route = (route_t){0};
+}
+
+static hirl_status_t route_make(const mocov2_t *m, const shuffle_t *s, route_t *route) {
+    int size = hirl_world_size(m->ctx.world), rank = hirl_world_rank(m->ctx.world);
+    int64_t *next = NULL, n_packed = 0;
     hirl_status_t status = HIRL_OK;
-    if (size == 1) {
-        for (int64_t p = 0; p < s->n; ++p)
-            memcpy(out + p * row, in + shuffle_at(s, p) * row, (size_t)row * sizeof *out);
-        return HIRL_OK;
-    }
-    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, s->n * row, &packed), status, done);
-    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, s->n * row, &received), status, done);
-    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, 2 * size, &counts), status, done);
-    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, size, &next), status, done);
-    // what I hold, in the order of the receiving positions, which sorts it by receiver
-    int64_t n_packed = 0;
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, 2 * s->n, &route->pack), status, err);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, 3 * size, &route->sent), status, err);
+    route->unpack = route->pack + s->n;
+    route->received = route->sent + size;
+    next = route->sent + 2 * size;
     for (int64_t p = 0; p < s->n_global; ++p) {
         int64_t source = shuffle_at(s, p);
         if (source / s->n == rank) {
-            memcpy(packed + n_packed++ * row, in + (source - rank * s->n) * row,
-                   (size_t)row * sizeof *out);
-            counts[p / s->n] += row;
+            route->pack[n_packed++] = (int32_t)(source - rank * s->n);
+            ++route->sent[p / s->n];
         }
-        if (p / s->n == rank) counts[size + source / s->n] += row;
+        if (p / s->n == rank) ++route->received[source / s->n];
     }
-    HIRL_TRY_GOTO(
-        hirl_par_all_to_all_v(world, packed, counts, received, counts + size, HIRL_PAR_F32), status,
-        done);
-    for (int r = 1; r < size; ++r) next[r] = next[r - 1] + counts[size + r - 1];
-    for (int64_t i = 0; i < s->n; ++i) {
-        int64_t source_rank = shuffle_at(s, rank * s->n + i) / s->n;
-        memcpy(out + i * row, received + next[source_rank], (size_t)row * sizeof *out);
-        next[source_rank] += row;
-    }
-done:
-    hirl_mem_free(packed);
-    hirl_mem_free(received);
-    hirl_mem_free(counts);
-    hirl_mem_free(next);
+    for (int r = 1; r < size; ++r) next[r] = next[r - 1] + route->received[r - 1];
+    for (int64_t i = 0; i < s->n; ++i)
+        route->unpack[i] = (int32_t)next[shuffle_at(s, rank * s->n + i) / s->n]++;
+    return HIRL_OK;
+err:
+    route_reset(route);
     return status;
 }
 
-// View 1 of this rank's positions in the shuffled order. Where the backend holds the views, rows of one rank are put in order there; those
-// of several ranks go through the host, as the views that the host holds do.
-static hirl_status_t keys_input(const mocov2_t *m, const hirl_step_t *step,
-                                const shuffle_t *shuffle, hirl_var_t **x_p) {
-    hirl_tape_t *tape = m->ctx.tape;
-    hirl_backend_t *be = hirl_tape_backend_view(tape);
-    hirl_shape_t shape = hirl_step_shape(step, 1);
-    int64_t n = step->n, row = hirl_shape_count(&shape) / n;
-    float *images = NULL, *shuffled = NULL;
-    int32_t *order = NULL;
-    hirl_tensor_t index = {0}, x = {0};
+static void rows_copy(const float *in, const int32_t *index, int64_t n, int64_t row, float *out) {
+    for (int64_t i = 0; i < n; ++i)
+        memcpy(out + i * row, in + index[i] * row, (size_t)row * sizeof *out);
+}
+
+static void rows_to_floats(const mocov2_t *m, route_t *route, int64_t row) {
+    for (int r = 0; r < hirl_world_size(m->ctx.world); ++r) {
+        route->sent[r] *= row;
+        route->received[r] *= row;
+    }
+}
+
+// Sends rows [n, row] of all ranks to their places in the shuffled order.
+static hirl_status_t shuffle_rows(const mocov2_t *m, const shuffle_t *s, const float *in,
+                                  int64_t row, float *out) {
+    float *packed = NULL, *received = NULL;
+    route_t route = {0};
     hirl_status_t status = HIRL_OK;
-    if (shuffle->is_identity) return hirl_step_input(tape, step, 1, x_p);
-    if (step->view && hirl_world_size(m->ctx.world) == 1) {
-        HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, n, &order), status, done);
-        for (int64_t p = 0; p < n; ++p) order[p] = (int32_t)shuffle_at(shuffle, p);
-        HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(n), HIRL_I32, &index), status, done);
-        HIRL_TRY_GOTO(hirl_backend_upload(be, order, &index), status, done);
-        HIRL_TRY_GOTO(hirl_op_gather_rows(be, &step->view[1], &index, &x), status, done);
-        status = hirl_var_create(tape, &x, x_p);
+    HIRL_TRY_GOTO(route_make(m, s, &route), status, done);
+    if (hirl_world_size(m->ctx.world) == 1) {
+        // in order of the receiving positions already
+        rows_copy(in, route.pack, s->n, row, out);
         goto done;
     }
-    HIRL_TRY_GOTO(hirl_backend_tensor(be, shape, HIRL_F32, &x), status, done);
+    HIRL_TRY_GOTO(
+        hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(s->n * row) * sizeof *packed, (void **)&packed),
+        status, done);
+    HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(s->n * row) * sizeof *received,
+                                 (void **)&received),
+                  status, done);
+    rows_to_floats(m, &route, row);
+    rows_copy(in, route.pack, s->n, row, packed);
+    HIRL_TRY_GOTO(hirl_par_all_to_all_v(m->ctx.world, packed, route.sent, received, route.received,
+                                        HIRL_PAR_F32),
+                  status, done);
+    rows_copy(received, route.unpack, s->n, row, out);
+done:
+    hirl_mem_free(packed);
+    hirl_mem_free(received);
+    route_reset(&route);
+    return status;
+}
+
+// Rows index[0..n) of x in the backend's memory.
+static hirl_status_t rows_gather(hirl_backend_t *be, const hirl_tensor_t *x, const int32_t *index,
+                                 hirl_tensor_t *y) {
+    hirl_tensor_t order = {0};
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(x->shape.dim[0]), HIRL_I32, &order));
+    hirl_status_t status = hirl_backend_upload(be, index, &order);
+    if (status == HIRL_OK) status = hirl_op_gather_rows(be, x, &order, y);
+    hirl_tensor_reset(&order);
+    return status;
+}
+
+// The same from device to device.
+static hirl_status_t shuffle_on_device(const mocov2_t *m, const shuffle_t *s,
+                                       const hirl_tensor_t *in, hirl_tensor_t *out) {
+    hirl_backend_t *be = hirl_tape_backend_view(m->ctx.tape);
+    hirl_tensor_t packed = {0}, received = {0};
+    route_t route = {0};
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(route_make(m, s, &route), status, done);
+    HIRL_TRY_GOTO(rows_gather(be, in, route.pack, &packed), status, done);
+    if (hirl_world_size(m->ctx.world) == 1) {
+        // in order of the receiving positions already
+        *out = packed;
+        packed = (hirl_tensor_t){0};
+        goto done;
+    }
+    rows_to_floats(m, &route, hirl_tensor_count(in) / s->n);
+    HIRL_TRY_GOTO(hirl_backend_tensor(be, in->shape, HIRL_F32, &received), status, done);
+    HIRL_TRY_GOTO(hirl_par_device_all_to_all_v(hirl_tape_device_view(m->ctx.tape),
+                                               hirl_tensor_f32(&packed), route.sent,
+                                               hirl_tensor_f32(&received), route.received),
+                  status, done);
+    status = rows_gather(be, &received, route.unpack, out);
+done:
+    hirl_tensor_reset(&packed);
+    hirl_tensor_reset(&received);
+    route_reset(&route);
+    return status;
+}
+
+// The same from views that may lie in the backend's memory, by way of the host.
+static hirl_status_t shuffle_by_host(const mocov2_t *m, const shuffle_t *s, const hirl_step_t *step,
+                                     hirl_tensor_t *out) {
+    hirl_backend_t *be = hirl_tape_backend_view(m->ctx.tape);
+    hirl_shape_t shape = hirl_step_shape(step, 1);
+    int64_t count = hirl_shape_count(&shape), row = count / step->n;
     bool is_host = hirl_backend_allocator_view(be)->space == HIRL_SPACE_HOST;
+    float *images = NULL, *shuffled = NULL;
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY_GOTO(hirl_backend_tensor(be, shape, HIRL_F32, out), status, done);
     if (!is_host)
-        HIRL_TRY_GOTO(hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float),
-                                     (void **)&shuffled),
-                      status, done);
+        HIRL_TRY_GOTO(
+            hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)count * sizeof(float), (void **)&shuffled),
+            status, done);
     if (step->view) {
         HIRL_TRY_GOTO(
-            hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * row) * sizeof(float), (void **)&images),
+            hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)count * sizeof(float), (void **)&images),
             status, done);
         HIRL_TRY_GOTO(hirl_backend_download(be, &step->view[1], images), status, done);
     }
-    HIRL_TRY_GOTO(shuffle_rows(m, shuffle,
-                               images ? images : step->batch->view[1] + step->first * row, row,
-                               is_host ? hirl_tensor_f32(&x) : shuffled),
+    HIRL_TRY_GOTO(shuffle_rows(m, s, images ? images : step->batch->view[1] + step->first * row,
+                               row, is_host ? hirl_tensor_f32(out) : shuffled),
                   status, done);
-    if (!is_host) HIRL_TRY_GOTO(hirl_backend_upload(be, shuffled, &x), status, done);
-    status = hirl_var_create(tape, &x, x_p);
+    if (!is_host) status = hirl_backend_upload(be, shuffled, out);
 done:
-    hirl_tensor_reset(&index);
-    hirl_tensor_reset(&x);
-    hirl_mem_free(order);
     hirl_mem_free(images);
     hirl_mem_free(shuffled);
+    return status;
+}
+
+// View 1 of this rank's positions in the shuffled order.
+static hirl_status_t keys_input(const mocov2_t *m, const hirl_step_t *step,
+                                const shuffle_t *shuffle, hirl_var_t **x_p) {
+    hirl_tape_t *tape = m->ctx.tape;
+    hirl_tensor_t x = {0};
+    if (shuffle->is_identity) return hirl_step_input(tape, step, 1, x_p);
+    bool stays = step->view && (hirl_world_size(m->ctx.world) == 1 || hirl_tape_device_view(tape));
+    hirl_status_t status = stays ? shuffle_on_device(m, shuffle, &step->view[1], &x)
+                                 : shuffle_by_host(m, shuffle, step, &x);
+    if (status == HIRL_OK) status = hirl_var_create(tape, &x, x_p);
+    hirl_tensor_reset(&x);
     return status;
 }
 

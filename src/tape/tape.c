@@ -17,6 +17,7 @@ hirl_status_t hirl_tape_create(hirl_backend_t *backend, hirl_world_t *world, hir
 }
 
 void hirl_tape_set_device(hirl_tape_t *tape, hirl_par_device_t *device) { tape->device = device; }
+hirl_par_device_t *hirl_tape_device_view(const hirl_tape_t *tape) { return tape->device; }
 
 static void node_reset(node_t *node) {
     for (int i = 0; i < NODE_SAVED; ++i) hirl_tensor_reset(&node->saved[i]);

@@ -1,13 +1,23 @@
 # test: timeout=300 backends=cpu,cuda needs=python3-h5py,dataset-fashion-mnist
 """Views made by the backend and views made by the loader's threads train to the same bits: two
 crops and local crops with every operation, accumulated micro-batches, one rank and two (whose keys
-are shuffled between them), and a run that is stopped in the middle of an epoch and goes on."""
+are shuffled between them, on one device and on two), and a run that is stopped in the middle of an
+epoch and goes on."""
 
 import os
 import sys
 
 import whole_run
-from whole_run import check, check_far, check_same_bits, expect, finish, hirl, prepare
+from whole_run import (
+    check,
+    check_far,
+    check_same_bits,
+    environment,
+    expect,
+    finish,
+    hirl,
+    prepare,
+)
 
 BACKEND = sys.argv[1] if len(sys.argv) > 1 else "cpu"
 PROGRAM = os.environ.get("HIRL_X_EMULATED") if BACKEND == "cuda" else None
@@ -15,7 +25,6 @@ N_STEPS = 6
 KEYS = (
     "run%%device='%s'" % BACKEND,
     "run%hierarchy='none'",
-    "run%allow_gpu_sharing=.true.",
     "data%channels=3",
     "data%val=''",
     "data%n_threads=2",
@@ -34,15 +43,17 @@ KEYS = (
 MADE_BY = {"loader": "made by the loader's threads", "backend": "made by the backend"}
 
 
-def train(folder, maker, ranks, *more):
+def train(folder, maker, ranks, *more, n_devices=1):
     result = hirl(
         "deck.nml",
         *KEYS,
         "run%%output='%s'" % folder,
+        "run%%allow_gpu_sharing=%s" % ("T" if n_devices < ranks else "F"),
         "views%%maker='%s'" % maker,
         *more,
         ranks=ranks,
-        program=PROGRAM or whole_run.HIRL
+        program=PROGRAM or whole_run.HIRL,
+        env=environment(HIRL_EMU_DEVICES=str(n_devices))
     )
     expect(result, 0)
     if maker in MADE_BY:
@@ -50,20 +61,24 @@ def train(folder, maker, ranks, *more):
     return result
 
 
-prepare()
-for ranks in (1, 2):
-    for maker in ("loader", "backend"):
-        train("%s%d" % (maker, ranks), maker, ranks)
+def compare(what, ranks, n_devices):
+    for maker in MADE_BY:
+        train("%s_%s" % (maker, what), maker, ranks, n_devices=n_devices)
     for step in (1, N_STEPS):
-        check_same_bits(
-            "%d ranks" % ranks, "loader%d" % ranks, "backend%d" % ranks, step
-        )
+        check_same_bits(what, "loader_" + what, "backend_" + what, step)
+
+
+prepare()
+compare("one", 1, 1)
+compare("two", 2, 1)  # keys go from rank to rank by way of the host
 train("stopped", "backend", 2, "run%max_steps=3")
 train("stopped", "backend", 2)
-check_same_bits("restart", "loader2", "stopped", N_STEPS)
+check_same_bits("restart", "loader_two", "stopped", N_STEPS)
+if PROGRAM:
+    compare("devices", 2, 2)  # from device to device
 auto = train("auto", "auto", 1, "run%max_steps=1")
 wanted = MADE_BY["backend" if BACKEND == "cuda" else "loader"]
 check(wanted in auto.text, "auto: views are %s" % wanted)
 train("other", "backend", 1, "run%max_steps=1", "views%brightness=0.8")
-check_far("another brightness", "backend1", "other")
+check_far("another brightness", "backend_one", "other")
 finish()
