@@ -362,7 +362,7 @@ do_bench() {
     step bench 'where its time goes' 300 env HIRL_BUILD="$build" "$python" \
         validation/gpu/step_kernels.py --batch "$batch" ${args[@]+"${args[@]}"}
     rows_of_log bench
-    for file in validation/bench/gpu_kmeans*.py; do
+    for file in validation/bench/gpu_kmeans*.py validation/bench/gpu_views.py; do
         [ -e "$file" ] || continue
         step bench "${file##*/}" 300 env HIRL_BUILD="$build" HIRL_X="$program" "$python" "$file" \
             ${args[@]+"${args[@]}"}
