@@ -292,18 +292,18 @@ need_program() {
 }
 
 do_tests() {
-    local line result seconds name from=(--build "$build")
+    local line result took name from=(--build "$build")
     need_program tests || return
     [ -z "$emulated" ] || from=(--build build/release --emulated "$build")
     log=$scratch/tests.log
     limited 540 env MPIRUN="$mpirun" PYTHON="$python" validation/harness/run.sh "${from[@]}" \
         --program "$program" --search cuda
     line=$?
-    while read -r result seconds _ name; do
+    while read -r result took _ name; do
         case $result in
-            pass) row tests "$name" passed "$seconds" ;;
+            pass) row tests "$name" passed "$took" ;;
             skip) row tests "${name%%  (*}" "skipped: ${name#*  }" ;;
-            FAIL) row tests "${name%%  (*}" "failed: ${name#*  }" "$seconds" ;;
+            FAIL) row tests "${name%%  (*}" "failed: ${name#*  }" "$took" ;;
         esac
     done < <(grep -aE '^(pass|skip|FAIL) ' "$log")
     [ $line -eq 0 ] || grep -a '^    |' "$log" >&2
@@ -351,7 +351,7 @@ do_train() {
 }
 
 do_bench() {
-    local file args=()
+    local file line args=()
     need_program bench || return
     # On an emulated device the programs are tried at small sizes, and their times are kept back.
     [ -z "$emulated" ] || args=(--emulated)

@@ -167,7 +167,8 @@ copy_openmpi() {
     fi
     must mkdir -p "$out/lib/openmpi" "$out/lib/pmix" "$out/share/openmpi" "$out/share/pmix"
     for file in "$plugins"/mca_*.so; do
-        ldd "$file" | grep -qE "$fabrics" || copy_plugin "$file" "$out/lib/openmpi"
+        # Not grep -q: what it leaves unread would make ldd fail.
+        ldd "$file" | grep -E "$fabrics" >/dev/null || copy_plugin "$file" "$out/lib/openmpi"
     done
     must cp -rL "$data/." "$out/share/openmpi/"
     must cp -L "$config"/openmpi-* "$out/share/openmpi/"
@@ -287,6 +288,9 @@ check_folder() {
             [ -e "$root/lib/$need" ] || [[ $need =~ $system || $need =~ $system_c ]] ||
                 bad "${file#"$root/"} needs $need, which is neither here nor part of every system"
         done
+    done
+    for file in "$root"/lib/*; do
+        [[ ! ${file##*/} =~ $fabrics ]] || bad "${file#"$root/"} belongs to a machine"
     done
     for file in bin/mpirun bin/orted lib/openmpi/mca_pml_ob1.so include/mpi.h include/hdf5.h \
         lib/libmpi.so lib/libhdf5.so share/openmpi/help-mpi-runtime.txt config.mk; do
