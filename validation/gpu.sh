@@ -291,6 +291,12 @@ need_program() {
     return 1
 }
 
+need_python() {
+    [ -z "$python" ] || return 0
+    row "$1" "$2" 'skipped: no python3 on PATH'
+    return 1
+}
+
 do_tests() {
     local line result took name from=(--build "$build")
     need_program tests || return
@@ -312,6 +318,7 @@ do_tests() {
         1) grep -aq ' failed, ' "$log" || row tests 'all of them' "$(outcome 1)" ;;
         *) row tests 'those after these' "$(outcome $line)" ;;
     esac
+    need_python tests 'training step against PyTorch in f64' || return
     step tests 'training step against PyTorch in f64' 240 env HIRL_TMP="$scratch" \
         HIRL_X="$program" "$python" validation/gpu/train.py probe
     rows_of_log tests
@@ -337,7 +344,7 @@ do_sanitizer() {
 
 do_train() {
     local what
-    need_program train || return
+    need_program train && need_python train 'small runs' || return
     for what in curve restart knn; do
         if [ "$what,$emulated" = knn,yes ]; then
             row train knn 'skipped: hours on an emulated device'
@@ -352,7 +359,7 @@ do_train() {
 
 do_bench() {
     local file line args=()
-    need_program bench || return
+    need_program bench && need_python bench 'all of it' || return
     # On an emulated device the programs are tried at small sizes, and their times are kept back.
     [ -z "$emulated" ] || args=(--emulated)
     step bench 'training step' 540 env HIRL_BUILD="$build" "$python" \
