@@ -62,10 +62,10 @@ int64_t *hirl_optimizer_step_counts(hirl_optimizer_t *optimizer, int64_t *n_p);
 
 /// Sums gradients over ranks in buckets, each started as soon as its last gradient is complete. Buckets run from the end of a slab to its start, which is about the order of the backward pass.
 typedef struct hirl_reducer hirl_reducer_t;
-/// Attaches to the tape's leaf-ready call. `device` (HIRL_BORROW) reduces gradients in device memory; where it is NULL they go through MPI,
-/// those of a device by way of the host and without overlap. Collective.
-hirl_status_t hirl_reducer_create(hirl_world_t *world, hirl_par_device_t *device, hirl_tape_t *tape,
-                                  double bucket_mib, hirl_registry_t *const *registries, int n,
+/// Attaches to the tape's leaf-ready call. Gradients in device memory go through the tape's device (hirl_tape_set_device), or without one
+/// by way of the host and without overlap. Collective.
+hirl_status_t hirl_reducer_create(hirl_world_t *world, hirl_tape_t *tape, double bucket_mib,
+                                  hirl_registry_t *const *registries, int n,
                                   hirl_reducer_t **reducer_p);
 void hirl_reducer_destroy(hirl_reducer_t **reducer);
 /// Before the backward pass of the last micro-batch of a step (earlier ones only accumulate). Collective.

@@ -21,6 +21,8 @@ typedef struct hirl_var hirl_var_t;
 hirl_status_t hirl_tape_create(hirl_backend_t *backend, hirl_world_t *world, hirl_tape_t **tape_p);
 /// From here on, operations that need other ranks' values use `device` (HIRL_BORROW; NULL: MPI, by way of the host).
 void hirl_tape_set_device(hirl_tape_t *tape, hirl_par_device_t *device);
+/// Sums x (plain f32) over the ranks of `world`, in place, by way of the host: for devices that NCCL does not serve. Collective on world.
+hirl_status_t hirl_tape_sum_by_host(hirl_tape_t *tape, hirl_world_t *world, hirl_tensor_t *x);
 /// That device, or NULL.
 hirl_par_device_t *hirl_tape_device_view(const hirl_tape_t *tape);
 void hirl_tape_destroy(hirl_tape_t **tape);

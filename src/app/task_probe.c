@@ -290,7 +290,7 @@ static hirl_status_t probe_step(probe_t *p) {
         .after_forward = after_forward,
         .after_backward = after_backward,
         .watch_ctx = p};
-    HIRL_TRY(hirl_reducer_create(p->world, s->device, s->tape, s->optim->bucket_mib, s->registry,
+    HIRL_TRY(hirl_reducer_create(p->world, s->tape, s->optim->bucket_mib, s->registry,
                                  s->n_trainable, &reducer));
     hirl_status_t status = hirl_session_step(s, reducer, &request, &result);
     hirl_reducer_destroy(&reducer);

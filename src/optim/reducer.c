@@ -14,7 +14,6 @@ typedef struct bucket {
 
 struct hirl_reducer {
     hirl_world_t *world;
-    hirl_par_device_t *device; // NULL: MPI reduces
     hirl_tape_t *tape;
     hirl_registry_t **registries;
     int n_registries;
@@ -60,32 +59,20 @@ static hirl_status_t cut_buckets(hirl_reducer_t *reducer, int registry, int64_t 
     return bucket.n_params ? bucket_push(reducer, &bucket) : HIRL_OK;
 }
 
-// Gradients of ranks that share a device, which NCCL does not take.
-static hirl_status_t reduce_by_host(hirl_reducer_t *reducer, const hirl_tensor_t *slab,
-                                    const bucket_t *bucket) {
-    hirl_backend_t *be = hirl_tape_backend_view(reducer->tape);
-    hirl_tensor_t part = {0};
-    float *host = NULL;
-    HIRL_TRY(hirl_tensor_rows(slab, bucket->offset, bucket->count, &part));
-    hirl_status_t status = HIRL_ALLOC(HIRL_MEM_WORKSPACE, bucket->count, &host);
-    if (status == HIRL_OK) status = hirl_backend_download(be, &part, host);
-    if (status == HIRL_OK)
-        status =
-            hirl_par_all_reduce(reducer->world, host, bucket->count, HIRL_PAR_F32, HIRL_PAR_SUM);
-    if (status == HIRL_OK) status = hirl_backend_upload(be, host, &part);
-    hirl_mem_free(host);
-    hirl_tensor_reset(&part);
-    return status;
-}
-
 static hirl_status_t bucket_begin(hirl_reducer_t *reducer, bucket_t *bucket) {
     const hirl_tensor_t *slab = hirl_registry_grads_view(reducer->registries[bucket->registry]);
     bucket->is_begun = true;
-    if (reducer->device)
-        return hirl_par_device_all_reduce_begin(
-            reducer->device, hirl_tensor_f32(slab) + bucket->offset, bucket->count);
-    if (hirl_storage_space(slab->storage) == HIRL_SPACE_DEVICE)
-        return reduce_by_host(reducer, slab, bucket);
+    hirl_par_device_t *device = hirl_tape_device_view(reducer->tape);
+    if (device)
+        return hirl_par_device_all_reduce_begin(device, hirl_tensor_f32(slab) + bucket->offset,
+                                                bucket->count);
+    if (hirl_storage_space(slab->storage) == HIRL_SPACE_DEVICE) {
+        hirl_tensor_t part = {0};
+        HIRL_TRY(hirl_tensor_rows(slab, bucket->offset, bucket->count, &part));
+        const hirl_status_t status = hirl_tape_sum_by_host(reducer->tape, reducer->world, &part);
+        hirl_tensor_reset(&part);
+        return status;
+    }
     return hirl_par_all_reduce_begin(reducer->world, hirl_tensor_f32(slab) + bucket->offset,
                                      bucket->count, &bucket->request);
 }
@@ -98,14 +85,13 @@ static hirl_status_t leaf_ready(void *ctx, int64_t id) {
     return bucket_begin(reducer, bucket);
 }
 
-hirl_status_t hirl_reducer_create(hirl_world_t *world, hirl_par_device_t *device, hirl_tape_t *tape,
-                                  double bucket_mib, hirl_registry_t *const *registries, int n,
+hirl_status_t hirl_reducer_create(hirl_world_t *world, hirl_tape_t *tape, double bucket_mib,
+                                  hirl_registry_t *const *registries, int n,
                                   hirl_reducer_t **reducer_p) {
     hirl_reducer_t *r = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &r));
     r->world = world;
-    r->device = device;
     r->tape = tape;
     r->n_registries = n;
     for (int i = 0; i < n; ++i) r->n_leaves += hirl_registry_n_params(registries[i]);
@@ -173,7 +159,8 @@ hirl_status_t hirl_reducer_end(hirl_reducer_t *reducer) {
         HIRL_TRY(bucket_complete(reducer, bucket, &has_any));
         if (has_any) HIRL_TRY(bucket_begin(reducer, bucket));
     }
-    if (reducer->device) HIRL_TRY(hirl_par_device_all_reduce_end(reducer->device));
+    hirl_par_device_t *device = hirl_tape_device_view(reducer->tape);
+    if (device) HIRL_TRY(hirl_par_device_all_reduce_end(device));
     for (int i = 0; i < reducer->n_buckets; ++i)
         if (reducer->buckets[i].request)
             HIRL_TRY(hirl_par_all_reduce_end(reducer->world, &reducer->buckets[i].request));

@@ -65,6 +65,17 @@ static hirl_status_t gather_ranks(hirl_tape_t *tape, const hirl_tensor_t *x, hir
     return status;
 }
 
+hirl_status_t hirl_tape_sum_by_host(hirl_tape_t *tape, hirl_world_t *world, hirl_tensor_t *x) {
+    const int64_t n = hirl_tensor_count(x);
+    float *host = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, n, &host));
+    hirl_status_t status = hirl_backend_download(tape->backend, x, host);
+    if (status == HIRL_OK) status = hirl_par_all_reduce(world, host, n, HIRL_PAR_F32, HIRL_PAR_SUM);
+    if (status == HIRL_OK) status = hirl_backend_upload(tape->backend, host, x);
+    hirl_mem_free(host);
+    return status;
+}
+
 // Sums x over the ranks, in place.
 static hirl_status_t sum_ranks(hirl_tape_t *tape, hirl_tensor_t *x) {
     const int64_t n = hirl_tensor_count(x);
@@ -72,14 +83,7 @@ static hirl_status_t sum_ranks(hirl_tape_t *tape, hirl_tensor_t *x) {
         return hirl_par_all_reduce(tape->bn_world, hirl_tensor_f32(x), n, HIRL_PAR_F32,
                                    HIRL_PAR_SUM);
     if (tape->bn_device) return hirl_par_device_all_reduce(tape->bn_device, hirl_tensor_f32(x), n);
-    float *host = NULL;
-    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, n, &host));
-    hirl_status_t status = hirl_backend_download(tape->backend, x, host);
-    if (status == HIRL_OK)
-        status = hirl_par_all_reduce(tape->bn_world, host, n, HIRL_PAR_F32, HIRL_PAR_SUM);
-    if (status == HIRL_OK) status = hirl_backend_upload(tape->backend, host, x);
-    hirl_mem_free(host);
-    return status;
+    return hirl_tape_sum_by_host(tape, tape->bn_world, x);
 }
 
 // Two vectors [1, C] as one tensor [2, C], so that they travel together, and the views of its halves.

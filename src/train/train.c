@@ -295,7 +295,7 @@ static hirl_status_t start(trainer_t *t) {
                  (long long)t->n_batches);
     t->saved_step = is_restarted ? t->at.step : -1;
     HIRL_TRY(hirl_par_agree(s->world, write_decks(s)));
-    HIRL_TRY(hirl_reducer_create(s->world, s->device, s->tape, s->optim->bucket_mib, s->registry,
+    HIRL_TRY(hirl_reducer_create(s->world, s->tape, s->optim->bucket_mib, s->registry,
                                  s->n_trainable, &t->reducer));
     int64_t last =
         s->run->max_steps > 0 && s->run->max_steps < t->n_steps ? s->run->max_steps : t->n_steps;

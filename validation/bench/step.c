@@ -95,8 +95,7 @@ static hirl_status_t bench(hirl_world_t *world, char **argv) {
                      argv[2], size, batch, 16384 / batch * batch);
     HIRL_TRY(hirl_deck_read_text(deck, "bench", text, (size_t)n));
     HIRL_TRY(hirl_session_create(world, deck, 3, 0, &s));
-    HIRL_TRY(
-        hirl_reducer_create(world, s->device, s->tape, 4, s->registry, s->n_trainable, &reducer));
+    HIRL_TRY(hirl_reducer_create(world, s->tape, 4, s->registry, s->n_trainable, &reducer));
     hirl_batch_t b = {.n = batch,
                       .index = index,
                       .n_views = 2,

@@ -43,7 +43,7 @@ static void check_buckets(hirl_world_t *world, hirl_backend_t *be, double bucket
                                   &buffer));
     }
     NEED_OK(hirl_registry_finalize(registry, 0, true));
-    NEED_OK(hirl_reducer_create(world, NULL, tape, bucket_mib, &registry, 1, &reducer));
+    NEED_OK(hirl_reducer_create(world, tape, bucket_mib, &registry, 1, &reducer));
     hirl_registry_clear_grads(registry);
     for (int i = 0; i < N_PARAMS; ++i) // a first micro-batch: nothing is reduced yet
         if (i != 3) contribute(tape, param[i], (float)(rank + 1));

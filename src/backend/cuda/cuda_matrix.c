@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-enum { N_CANDIDATES = 8 };
 static const size_t WORKSPACE_LIMIT = (size_t)32 << 20;
 
 /// What a plan depends on. Alignments are of the pointers, in bytes, at most 256.
@@ -16,7 +15,7 @@ typedef struct product_key {
     int64_t m, n, k;       // row-major C [m, n], inner length k
     int64_t lda, ldb, ldc; // row strides
     int32_t trans_a, trans_b, dtype_in, dtype_out;
-    int32_t epilogue, align_a, align_b, align_c, align_bias, has_beta;
+    int32_t epilogue, align_a, align_b, align_c;
     char what[8]; // "product", apart from convolutions
 } product_key_t;
 
@@ -94,7 +93,7 @@ static hirl_status_t set_up(const cuda_ctx_t *ctx, const product_key_t *key, pro
 static hirl_status_t plan_make(cuda_ctx_t *ctx, const product_key_t *key, product_plan_t **plan_p) {
     product_plan_t *plan = NULL;
     cublasLtMatmulPreference_t preference = NULL;
-    cublasLtMatmulHeuristicResult_t result[N_CANDIDATES];
+    cublasLtMatmulHeuristicResult_t result;
     int n_results = 0;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &plan));
     hirl_status_t status = HIRL_OK;
@@ -104,7 +103,7 @@ static hirl_status_t plan_make(cuda_ctx_t *ctx, const product_key_t *key, produc
     if (status == HIRL_OK) {
         const cublasStatus_t code =
             cublasLtMatmulAlgoGetHeuristic(ctx->blas, plan->desc, plan->a, plan->b, plan->c,
-                                           plan->c, preference, N_CANDIDATES, result, &n_results);
+                                           plan->c, preference, 1, &result, &n_results);
         if (code != CUBLAS_STATUS_SUCCESS && code != CUBLAS_STATUS_NOT_SUPPORTED)
             status = hirl_cuda_fail_blas(code, "cublasLtMatmulAlgoGetHeuristic", __FILE__, __LINE__,
                                          __func__);
@@ -112,8 +111,8 @@ static hirl_status_t plan_make(cuda_ctx_t *ctx, const product_key_t *key, produc
     }
     if (preference) (void)cublasLtMatmulPreferenceDestroy(preference);
     if (status == HIRL_OK && n_results > 0) {
-        plan->algo = result[0].algo;
-        plan->workspace_bytes = result[0].workspaceSize;
+        plan->algo = result.algo;
+        plan->workspace_bytes = result.workspaceSize;
         *plan_p = plan;
         return HIRL_OK;
     }
@@ -151,8 +150,6 @@ static hirl_status_t product(cuda_ctx_t *ctx, int64_t m, int64_t n, int64_t k, f
     key.align_a = alignment(a.data);
     key.align_b = alignment(b.data);
     key.align_c = alignment(c);
-    key.align_bias = alignment(bias);
-    key.has_beta = beta != 0;
     memcpy(key.what, "product", sizeof key.what);
     product_plan_t *plan = hirl_cuda_plans_find(ctx->plans, &key, sizeof key);
     if (!plan) {
