@@ -25,6 +25,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 DECK = "input/hirl_mocov2.nml"  # the default of the job scripts, here a small one
 N_STEPS = 20
 COUNTS = "counts %d %d %d"
+AGAIN = "again "  # begins the lines that tell of failures once more
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
 
 LONG = """! Purpose: a run that is still under way when it is stopped; the last line ends it.
@@ -121,8 +122,9 @@ class Scenarios:
             )
             time.sleep(0.05)
 
-    def wait_requeued(self, job, n_restarts, timeout=60):
-        """Until a job that was started waits for its next start."""
+    def wait_requeued(self, job, n_restarts, timeout=150):
+        """Until a job that was started waits for its next start. SLURM takes 12 to 25 s to give up a
+        node that is gone, and longer on a busy machine."""
         end = time.monotonic() + timeout
         while self.c.job(job).get("Restarts") != str(n_restarts):
             state = self.c.job(job).get("JobState")
@@ -147,7 +149,7 @@ class Scenarios:
                 pids.append(int(pid))
         return sorted(pids)
 
-    def want_no_ranks(self, timeout=30):
+    def want_no_ranks(self, timeout=60):
         try:
             self.c.wait("the ranks to end", lambda: not self.ranks(), timeout)
         except TimeoutError:
@@ -611,6 +613,7 @@ class Table:
 
     def __init__(self):
         self.counts = {"ok": 0, "FAIL": 0, "skip": 0}
+        self.failed = []  # lines, to be told again where all that is read of a log is its end
 
     @staticmethod
     def line(*cells):
@@ -627,6 +630,8 @@ class Table:
             mark, seen = "FAIL", "%s: %s" % (type(error).__name__, error)
         self.counts[mark] += 1
         first, _, rest = seen.partition("\n")
+        if mark == "FAIL":
+            self.failed.append("FAIL: %s: %s" % (scenario, seen[:1500]))
         self.line(mark, scenario, expected, first, "%.1f" % (time.monotonic() - start))
         for line in rest.splitlines():
             print("     | " + line, flush=True)
@@ -665,6 +670,8 @@ def inside(base, word):
                 held[0].tidy()
     if table.counts["FAIL"]:
         print(cluster.logs(base))
+    for line in "\n".join(table.failed).splitlines():
+        print(AGAIN + line)
     print(COUNTS % tuple(table.counts.values()), flush=True)
 
 
@@ -761,13 +768,15 @@ def main(arguments):
             outside.end()
         return 0
     word = arguments[0] if arguments else ""
-    table, counts = Table(), None
+    table, counts, again = Table(), None, []
     table.line("", "scenario", "expected", "seen", "seconds")
     outside = Outside("--inside", word)
     try:
         for line in outside.lines():
             if line.startswith("counts "):
                 counts = [int(n) for n in line.split()[1:]]
+            elif line.startswith(AGAIN):
+                again.append(line[len(AGAIN) :].rstrip("\n"))
             else:
                 print(line, end="", flush=True)
     except BaseException:
@@ -784,6 +793,8 @@ def main(arguments):
             table.run(text, expected, lambda number=number: killed_by(number))
     for i, mark in enumerate(table.counts):
         table.counts[mark] += counts[i] if counts else mark == "FAIL"
+    for line in again + table.failed:
+        print(line)
     print("%d passed, %d failed, %d skipped" % tuple(table.counts.values()))
     return 1 if table.counts["FAIL"] else 0
 

@@ -61,6 +61,7 @@ FirstJobId={first_job}
 MinJobAge=3600
 ReturnToService=2
 SlurmdTimeout=6
+MessageTimeout=4
 KillWait=20
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -264,7 +265,7 @@ class Cluster:
             check=False,
         ).stdout.decode(errors="replace")
 
-    def wait(self, what, is_true, timeout=60):
+    def wait(self, what, is_true, timeout=120):
         end = time.monotonic() + timeout
         while not is_true():
             if time.monotonic() > end:
