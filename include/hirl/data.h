@@ -166,6 +166,18 @@ typedef struct hirl_image {
 hirl_status_t hirl_image_decode(const hirl_sample_t *sample, int channels, hirl_buffer_t *buffer,
                                 hirl_image_t *image_p);
 
+/// A rectangle of pixels.
+typedef struct hirl_window {
+    int top, left, height, width;
+} hirl_window_t;
+
+/// Decodes a part only (NULL: all), of the picture shrunk to 1/`shrink` (JPEG: 1, 2, 4, 8; else 1), which is hirl_shrunk(side, shrink)
+/// high and wide. At 1/1 the pixels are those of the whole picture, bit for bit. Damage outside of the part may stay unseen, but not a missing end.
+hirl_status_t hirl_image_decode_part(const hirl_sample_t *sample, int channels, int shrink,
+                                     const hirl_window_t *window, hirl_buffer_t *buffer,
+                                     hirl_image_t *image_p);
+static inline int hirl_shrunk(int side, int shrink) { return (side + shrink - 1) / shrink; }
+
 /// One view's distribution (a row of &views resolved for that view).
 typedef struct hirl_view_spec {
     int size; // pixels, square

@@ -1,23 +1,8 @@
-// Decoding of one stored sample to u8 [height, width, channels], as PIL would: JPEG by libturbojpeg
-// (accurate DCT, fancy upsampling: the defaults of libjpeg), PNG by libpng (palettes expanded,
-// alpha dropped, 16 bits cut to the upper 8), CMYK as Adobe stores it. Sizes are read from the
-// image's own header and bounded before anything is allocated. Images that libjpeg only warns about
-// are refused when the warning means lost data, as for truncated files.
-#include "data_impl.h"
+// Decoding of one stored sample, or of a part of it, to u8 [height, width, channels], as PIL would.
+// Sizes are read from the image's own header and bounded before anything is allocated.
+#include "decode_impl.h"
 
-#include <png.h>
-#include <setjmp.h>
-#include <stdio.h>
 #include <string.h>
-#include <turbojpeg.h>
-
-enum { DECODER_TEXT_MAX = 256 };
-
-// Pixels that a byte can hold at most, so that a small sample cannot ask for a
-// large image. A Huffman code has a bit for each block of 64 pixels, and of all components one or two
-// together are sampled at a quarter at least; arithmetic coding has no such bound. DEFLATE makes 1032
-// bytes of one.
-static const uint64_t JPEG_PIXELS_PER_BYTE = 8 * 64 * 4, DEFLATE_RATIO_MAX = 1032;
 
 bool hirl_image_sniff(const uint8_t *bytes, size_t size, hirl_encoding_t *encoding_p) {
     static const uint8_t png[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
@@ -51,10 +36,8 @@ hirl_status_t hirl_buffer_reserve(hirl_buffer_t *buffer, size_t size) {
     return HIRL_OK;
 }
 
-// Checks sides that a header claims, and reserves room for `channels` of them. The sample's bytes can
-// hold `n_most` pixels.
-static hirl_status_t reserve_image(const char *what, int64_t height, int64_t width, int channels,
-                                   uint64_t n_most, hirl_buffer_t *buffer) {
+hirl_status_t hirl_decode_check_size(const char *what, const hirl_sample_t *sample, int64_t height,
+                                     int64_t width, int channels, uint64_t n_most) {
     HIRL_REQUIRE(height >= 1 && width >= 1 && height <= HIRL_IMAGE_SIDE_MAX &&
                      width <= HIRL_IMAGE_SIDE_MAX,
                  HIRL_ERR_FORMAT, "%s: header says %lld x %lld pixels, expected sides of 1 to %d",
@@ -67,7 +50,26 @@ static hirl_status_t reserve_image(const char *what, int64_t height, int64_t wid
                  "%s: header says %lld x %lld pixels, its bytes can hold %llu at most: it is cut "
                  "short",
                  what, (long long)width, (long long)height, (unsigned long long)n_most);
-    return hirl_buffer_reserve(buffer, bytes);
+    // Height 0: the caller does not know the size.
+    HIRL_REQUIRE(sample->height == 0 || (sample->height == height && sample->width == width),
+                 HIRL_ERR_FORMAT, "the image is %lld x %lld pixels, the shard says %d x %d",
+                 (long long)width, (long long)height, sample->width, sample->height);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_decode_place(const hirl_window_t *window, int height, int width,
+                                hirl_window_t *part_p) {
+    if (window == NULL) {
+        *part_p = (hirl_window_t){0, 0, height, width};
+        return HIRL_OK;
+    }
+    const bool is_inside = window->top >= 0 && window->left >= 0 && window->height > 0 &&
+                           window->width > 0 && window->top <= height - window->height &&
+                           window->left <= width - window->width;
+    HIRL_REQUIRE(is_inside, HIRL_ERR_ARG, "part %d x %d at (%d, %d) of an image of %d x %d pixels",
+                 window->width, window->height, window->left, window->top, width, height);
+    *part_p = *window;
+    return HIRL_OK;
 }
 
 // -------------------------------------------------------------------------------------- channels
@@ -94,7 +96,7 @@ static inline unsigned mul_div_255(unsigned a, unsigned b) {
 }
 
 // Adobe writes CMYK inverted, and so do all others by now. PIL: R = (255 - K) - C (255 - K) / 255.
-static void inverted_cmyk_to_rgb(uint8_t *pixels, size_t n) {
+void hirl_inverted_cmyk_to_rgb(uint8_t *pixels, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const uint8_t *p = pixels + 4 * i;
         unsigned light = p[3];
@@ -104,225 +106,69 @@ static void inverted_cmyk_to_rgb(uint8_t *pixels, size_t n) {
     }
 }
 
-// -------------------------------------------------------------------------------------- JPEG
-
-typedef struct jpeg_frame {
-    int height, width, channels;
-    bool is_arithmetic;
-    size_t after; // position behind the frame header
-} jpeg_frame_t;
-
-// Finds the frame header. The library's own function also wants a subsampling that it has a name
-// for, and fails on others that it can decode.
-static hirl_status_t find_jpeg_frame(const uint8_t *bytes, size_t size, jpeg_frame_t *frame) {
-    size_t at = 2;
-    while (at + 4 <= size) {
-        HIRL_REQUIRE(bytes[at] == 0xff, HIRL_ERR_FORMAT,
-                     "JPEG: byte %zu is 0x%02x, expected a marker (0xff)", at, bytes[at]);
-        unsigned marker = bytes[at + 1];
-        if (marker == 0xff) { // fill byte
-            at++;
-            continue;
-        }
-        at += 2;
-        if (marker == 0x01 || (marker >= 0xd0 && marker <= 0xd8)) continue; // without length
-        HIRL_REQUIRE(marker != 0xd9 && marker != 0xda, HIRL_ERR_FORMAT,
-                     "JPEG: marker 0x%02x at byte %zu comes before any frame header", marker,
-                     at - 2);
-        size_t length = (size_t)bytes[at] << 8 | bytes[at + 1];
-        HIRL_REQUIRE(length >= 2 && length <= size - at, HIRL_ERR_FORMAT,
-                     "JPEG: segment 0x%02x at byte %zu has %zu bytes, %zu are left", marker, at - 2,
-                     length, size - at);
-        bool is_frame =
-            marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
-        if (is_frame) {
-            HIRL_REQUIRE(length >= 8, HIRL_ERR_FORMAT,
-                         "JPEG: frame header of %zu bytes, expected 8 or more", length);
-            frame->height = bytes[at + 3] << 8 | bytes[at + 4];
-            frame->width = bytes[at + 5] << 8 | bytes[at + 6];
-            frame->channels = bytes[at + 7];
-            frame->is_arithmetic = marker > 0xc8;
-            frame->after = at + length;
-            return HIRL_OK;
-        }
-        at += length;
-    }
-    return HIRL_FAIL(HIRL_ERR_FORMAT, "JPEG: no frame header in %zu bytes", size);
-}
-
-static bool has_end_marker(const uint8_t *bytes, size_t from, size_t size) {
-    for (size_t at = size; at >= from + 2; at--) {
-        if (bytes[at - 2] == 0xff && bytes[at - 1] == 0xd9) return true;
-    }
-    return false;
-}
-
-// libjpeg keeps the first of several warnings. These mean that all pixels are there: rubbish
-// between segments, and revisions of JFIF or Adobe markers that the library does not know.
-static bool is_harmless(const char *warning) {
-    return strstr(warning, "extraneous bytes before marker") || strstr(warning, "JFIF revision") ||
-           strstr(warning, "Adobe color transform");
-}
-
-static hirl_status_t decode_jpeg(const uint8_t *bytes, size_t size, int least,
-                                 hirl_buffer_t *buffer, hirl_image_t *image) {
-    jpeg_frame_t frame = {0};
-    HIRL_TRY(find_jpeg_frame(bytes, size, &frame));
-    int n = frame.channels;
-    HIRL_REQUIRE(n == 1 || n == 3 || n == 4, HIRL_ERR_FORMAT,
-                 "JPEG: %d components, expected 1, 3 or 4", n);
-    const uint64_t n_most = frame.is_arithmetic ? UINT64_MAX : JPEG_PIXELS_PER_BYTE * size;
-    HIRL_TRY(
-        reserve_image("JPEG", frame.height, frame.width, n > least ? n : least, n_most, buffer));
-
-    tjhandle handle = tjInitDecompress();
-    HIRL_REQUIRE(handle, HIRL_ERR_MEMORY, "JPEG: %s", tjGetErrorStr2(NULL));
-    // Given both sides the library never writes beyond them, whatever another header of the file
-    // says.
-    int format = n == 1 ? TJPF_GRAY : n == 3 ? TJPF_RGB : TJPF_CMYK;
-    int answer = tjDecompress2(handle, bytes, (unsigned long)size, buffer->data, frame.width,
-                               frame.width * n, frame.height, format,
-                               TJFLAG_ACCURATEDCT | TJFLAG_LIMITSCANS);
-    hirl_status_t status = HIRL_OK;
-    if (answer != 0) {
-        const char *text = tjGetErrorStr2(handle);
-        bool is_complete = tjGetErrorCode(handle) == TJERR_WARNING && is_harmless(text) &&
-                           has_end_marker(bytes, frame.after, size);
-        if (!is_complete) status = HIRL_FAIL(HIRL_ERR_FORMAT, "JPEG: %s", text);
-    }
-    tjDestroy(handle);
-    HIRL_TRY(status);
-    if (n == 4) {
-        inverted_cmyk_to_rgb(buffer->data, (size_t)frame.height * (size_t)frame.width);
-        n = 3;
-    }
-    *image = (hirl_image_t){buffer->data, frame.height, frame.width, n};
-    return HIRL_OK;
-}
-
-// -------------------------------------------------------------------------------------- PNG
-
-typedef struct png_input {
-    const uint8_t *bytes;
-    size_t size, at;
-    char warning[DECODER_TEXT_MAX / 2], text[DECODER_TEXT_MAX];
-} png_input_t;
-
-static void png_take(png_structp png, png_bytep out, size_t n) {
-    png_input_t *input = png_get_io_ptr(png);
-    if (n > input->size - input->at) png_error(png, "file ends early");
-    memcpy(out, input->bytes + input->at, n);
-    input->at += n;
-}
-
-// libpng warns of the cause ("Image width exceeds user limit in IHDR") and then fails ("Invalid
-// IHDR data").
-static void png_failed(png_structp png, png_const_charp text) {
-    png_input_t *input = png_get_error_ptr(png);
-    snprintf(input->text, sizeof input->text, input->warning[0] ? "%s (%s)" : "%s", text,
-             input->warning);
-    png_longjmp(png, 1);
-}
-
-// Alone a warning is harmless: profiles, times and texts that are malformed do not touch the
-// pixels.
-static void png_warned(png_structp png, png_const_charp text) {
-    png_input_t *input = png_get_error_ptr(png);
-    snprintf(input->warning, sizeof input->warning, "%s", text);
-}
-
-// The part that libpng may leave by longjmp: no local variable is needed after that.
-static hirl_status_t read_png(png_structp png, png_infop info, int least, hirl_buffer_t *buffer,
-                              hirl_image_t *image) {
-    if (setjmp(png_jmpbuf(png))) {
-        const png_input_t *input = png_get_error_ptr(png);
-        return HIRL_FAIL(HIRL_ERR_FORMAT, "PNG: %s", input->text);
-    }
-    png_read_info(png, info);
-    png_uint_32 height = png_get_image_height(png, info), width = png_get_image_width(png, info);
-    int color = png_get_color_type(png, info);
-    int n = color & PNG_COLOR_MASK_COLOR ? 3 : 1;
-    const png_input_t *input = png_get_io_ptr(png);
-    const uint64_t bits = (uint64_t)png_get_bit_depth(png, info) * png_get_channels(png, info);
-    HIRL_TRY(reserve_image("PNG", height, width, n > least ? n : least,
-                           8 * DEFLATE_RATIO_MAX * input->size / bits, buffer));
-
-    if (color == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
-    if (color == PNG_COLOR_TYPE_GRAY) png_set_expand_gray_1_2_4_to_8(png);
-    png_set_strip_16(png);
-    png_set_strip_alpha(png);
-    int n_passes = png_set_interlace_handling(png);
-    png_read_update_info(png, info);
-    size_t row = (size_t)width * (size_t)n;
-    if (png_get_rowbytes(png, info) != row) png_error(png, "unexpected layout of rows");
-    for (int pass = 0; pass < n_passes; pass++) {
-        for (size_t y = 0; y < height; y++) png_read_row(png, buffer->data + y * row, NULL);
-    }
-    png_read_end(png, NULL);
-    *image = (hirl_image_t){buffer->data, (int)height, (int)width, n};
-    return HIRL_OK;
-}
-
-static hirl_status_t decode_png(const uint8_t *bytes, size_t size, int least, hirl_buffer_t *buffer,
-                                hirl_image_t *image) {
-    png_input_t input = {.bytes = bytes, .size = size};
-    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &input, png_failed, png_warned);
-    HIRL_REQUIRE(png, HIRL_ERR_MEMORY, "PNG: no decoder: %s", input.text);
-    png_infop info = png_create_info_struct(png);
-    hirl_status_t status = HIRL_OK;
-    if (info) {
-        png_set_user_limits(png, HIRL_IMAGE_SIDE_MAX, HIRL_IMAGE_SIDE_MAX);
-        png_set_read_fn(png, &input, png_take);
-        status = read_png(png, info, least, buffer, image);
-    } else {
-        status = HIRL_FAIL(HIRL_ERR_MEMORY, "PNG: no decoder: %s", input.text);
-    }
-    png_destroy_read_struct(&png, info ? &info : NULL, NULL);
-    return status;
+// Also in place: rows move to the front.
+static void copy_window(const uint8_t *pixels, int width, int channels, const hirl_window_t *part,
+                        uint8_t *out) {
+    const size_t pitch = (size_t)width * (size_t)channels;
+    const size_t row = (size_t)part->width * (size_t)channels;
+    const uint8_t *in = pixels + (size_t)part->top * pitch + (size_t)part->left * (size_t)channels;
+    for (int y = 0; y < part->height; y++)
+        memmove(out + (size_t)y * row, in + (size_t)y * pitch, row);
 }
 
 // -------------------------------------------------------------------------------------- all
 
-static hirl_status_t copy_raw(const hirl_sample_t *sample, int least, hirl_buffer_t *buffer,
-                              hirl_image_t *image) {
-    int n = sample->channels;
+static hirl_status_t copy_raw(const hirl_sample_t *sample, int least, const hirl_window_t *window,
+                              hirl_buffer_t *buffer, hirl_image_t *image) {
+    const int n = sample->channels;
     HIRL_REQUIRE(n == 1 || n == 3, HIRL_ERR_FORMAT, "raw image of %d channels, expected 1 or 3", n);
-    size_t bytes = (size_t)sample->height * (size_t)sample->width * (size_t)n;
+    const size_t bytes = (size_t)sample->height * (size_t)sample->width * (size_t)n;
     HIRL_REQUIRE(sample->height < 1 || sample->width < 1 || sample->size == bytes, HIRL_ERR_FORMAT,
                  "raw image of %d x %d x %d has %zu bytes, expected %zu", sample->height,
                  sample->width, n, sample->size, bytes);
-    HIRL_TRY(reserve_image("raw image", sample->height, sample->width, n > least ? n : least,
-                           sample->size, buffer));
-    memcpy(buffer->data, sample->bytes, bytes);
-    *image = (hirl_image_t){buffer->data, sample->height, sample->width, n};
+    const int most = n > least ? n : least;
+    HIRL_TRY(hirl_decode_check_size("raw image", sample, sample->height, sample->width, most,
+                                    sample->size));
+    hirl_window_t part;
+    HIRL_TRY(hirl_decode_place(window, sample->height, sample->width, &part));
+    HIRL_TRY(hirl_buffer_reserve(buffer, (size_t)part.height * (size_t)part.width * (size_t)most));
+    copy_window(sample->bytes, sample->width, n, &part, buffer->data);
+    *image = (hirl_image_t){buffer->data, part.height, part.width, n};
     return HIRL_OK;
 }
 
-hirl_status_t hirl_image_decode(const hirl_sample_t *sample, int channels, hirl_buffer_t *buffer,
-                                hirl_image_t *image_p) {
+hirl_status_t hirl_image_decode_part(const hirl_sample_t *sample, int channels, int shrink,
+                                     const hirl_window_t *window, hirl_buffer_t *buffer,
+                                     hirl_image_t *image_p) {
     HIRL_REQUIRE(channels == 0 || channels == 1 || channels == 3, HIRL_ERR_ARG,
                  "%d channels, expected 0, 1 or 3", channels);
     HIRL_REQUIRE(sample->bytes && sample->size > 0, HIRL_ERR_FORMAT, "the sample is empty");
     HIRL_REQUIRE(sample->bytes != buffer->data, HIRL_ERR_ARG,
                  "the sample lies in the buffer to decode into");
+    const bool can_shrink =
+        sample->encoding == HIRL_ENCODING_JPEG && (shrink == 2 || shrink == 4 || shrink == 8);
+    HIRL_REQUIRE(shrink == 1 || can_shrink, HIRL_ERR_ARG,
+                 "an image of encoding %d cannot be decoded at 1/%d", (int)sample->encoding,
+                 shrink);
 
     hirl_image_t image = {0};
     switch (sample->encoding) {
-        case HIRL_ENCODING_RAW: HIRL_TRY(copy_raw(sample, channels, buffer, &image)); break;
+        case HIRL_ENCODING_RAW: HIRL_TRY(copy_raw(sample, channels, window, buffer, &image)); break;
         case HIRL_ENCODING_JPEG:
-            HIRL_TRY(decode_jpeg(sample->bytes, sample->size, channels, buffer, &image));
+            HIRL_TRY(hirl_decode_jpeg(sample, channels, shrink, window, buffer, &image));
             break;
-        case HIRL_ENCODING_PNG:
-            HIRL_TRY(decode_png(sample->bytes, sample->size, channels, buffer, &image));
+        case HIRL_ENCODING_PNG: {
+            HIRL_TRY(hirl_decode_png(sample, channels, buffer, &image));
+            hirl_window_t part;
+            HIRL_TRY(hirl_decode_place(window, image.height, image.width, &part));
+            copy_window(image.pixels, image.width, image.channels, &part, image.pixels);
+            image.height = part.height;
+            image.width = part.width;
             break;
+        }
         default: return HIRL_FAIL(HIRL_ERR_ARG, "unknown encoding %d", (int)sample->encoding);
     }
-    // Height 0: the caller does not know the size.
-    HIRL_REQUIRE(sample->height == 0 ||
-                     (sample->height == image.height && sample->width == image.width),
-                 HIRL_ERR_FORMAT, "the image is %d x %d pixels, the shard says %d x %d",
-                 image.width, image.height, sample->width, sample->height);
-    size_t n = (size_t)image.height * (size_t)image.width;
+    const size_t n = (size_t)image.height * (size_t)image.width;
     if (image.channels == 3 && channels == 1) {
         rgb_to_gray(image.pixels, n);
         image.channels = 1;
@@ -332,4 +178,9 @@ hirl_status_t hirl_image_decode(const hirl_sample_t *sample, int channels, hirl_
     }
     *image_p = image;
     return HIRL_OK;
+}
+
+hirl_status_t hirl_image_decode(const hirl_sample_t *sample, int channels, hirl_buffer_t *buffer,
+                                hirl_image_t *image_p) {
+    return hirl_image_decode_part(sample, channels, 1, NULL, buffer, image_p);
 }
