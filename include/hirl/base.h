@@ -240,6 +240,8 @@ typedef enum hirl_rng_purpose {
     HIRL_RNG_CLUSTER = 7, // clustering
     HIRL_RNG_SPLIT = 8,   // data splits
     HIRL_RNG_DROPOUT = 9,
+    HIRL_RNG_MASK = 10, // masks over patches
+    HIRL_RNG_MIX = 11,  // mixup and cutmix
     HIRL_RNG_TEST = 100
 } hirl_rng_purpose_t;
 
