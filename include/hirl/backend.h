@@ -66,6 +66,8 @@ hirl_status_t hirl_backend_tensor(hirl_backend_t *be, hirl_shape_t shape, hirl_d
 /// Host to backend and back, same dtype, plain, hirl_tensor_count elements.
 hirl_status_t hirl_backend_upload(hirl_backend_t *be, const void *host,
                                   const hirl_tensor_t *tensor);
+/// Seconds that the calling thread has spent in uploads since the backend was opened; copies that go on after the call are not in it.
+double hirl_backend_upload_seconds(const hirl_backend_t *be);
 hirl_status_t hirl_backend_download(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);
 /// Waits until everything asked so far is done.
 hirl_status_t hirl_backend_synchronize(hirl_backend_t *be);

@@ -26,6 +26,7 @@ typedef struct hirl_data_cfg {
     int64_t n_ahead;                 // batches prepared ahead
     int64_t channels;                // 1 or 3: images are converted; 0: as stored
     bool verify;                     // check each sample's checksum when it is read
+    char decode[HIRL_DECK_TEXT_MAX]; // 'exact' | 'scaled'
     double max_bad_fraction;         // share of undecodable samples tolerated before the run stops
     double mean[HIRL_DECK_LIST_MAX]; // per-channel normalisation, after scaling to [0, 1]
     int n_mean;
@@ -286,10 +287,13 @@ hirl_status_t hirl_batch_make_view(hirl_backend_t *be, const hirl_batch_t *batch
 
 /// What a loader has done since it was created; only ever grows.
 typedef struct hirl_loader_counts {
-    double wait_s;     // seconds that hirl_loader_next has waited for workers
-    double work_s;     // seconds that the workers spent on samples, all threads together
-    int64_t n_samples; // samples made, prepared ahead or dropped ones included
-    int64_t n_bad;     // different samples of the set found undecodable
+    double wait_s; // seconds that hirl_loader_next has waited for workers
+    double work_s; // seconds that the workers spent on samples, all threads together
+    double read_s, decode_s, views_s; // of these: reading, decoding, making views or copying pixels
+    int64_t n_samples;                // samples made, prepared ahead or dropped ones included
+    int64_t n_bad;                    // different samples of the set found undecodable
+    int64_t n_bytes;                  // of encoded images
+    int64_t n_pixels, n_pixels_decoded; // of the pictures, and of their parts that were decoded
 } hirl_loader_counts_t;
 /// Not collective; may be called at any time by the thread that calls hirl_loader_next.
 hirl_loader_counts_t hirl_loader_counts(hirl_loader_t *loader);

@@ -8,9 +8,10 @@
 enum { MAX_GROUPS = 64 };
 
 static const hirl_group_t *const fixed[] = {
-    &hirl_run_group,   &hirl_data_group,     &hirl_views_group, &hirl_model_group, &hirl_hirl_group,
-    &hirl_optim_group, &hirl_schedule_group, &hirl_ckpt_group,  &hirl_knn_group,   &hirl_pack_group,
-    &app_probe_group,  &app_inspect_group,   &hirl_mask_group,  &hirl_mix_group,
+    &hirl_run_group,        &hirl_data_group,  &hirl_views_group,    &hirl_model_group,
+    &hirl_hirl_group,       &hirl_optim_group, &hirl_schedule_group, &hirl_ckpt_group,
+    &hirl_knn_group,        &hirl_pack_group,  &app_probe_group,     &app_inspect_group,
+    &app_bench_input_group, &hirl_mask_group,  &hirl_mix_group,
 };
 
 const hirl_group_t *const *hirl_app_groups(int *n_p) {

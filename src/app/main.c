@@ -7,8 +7,9 @@
 
 #include "app_impl.h"
 
-static const app_task_t *const tasks[] = {&app_task_pack, &app_task_pretrain, &app_task_knn,
-                                          &app_task_probe, &app_task_inspect};
+static const app_task_t *const tasks[] = {&app_task_pack,    &app_task_pretrain,
+                                          &app_task_knn,     &app_task_probe,
+                                          &app_task_inspect, &app_task_bench_input};
 enum { N_TASKS = sizeof tasks / sizeof *tasks };
 
 typedef enum app_mode {

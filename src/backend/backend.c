@@ -129,15 +129,24 @@ static size_t bytes_of(const hirl_tensor_t *tensor) {
     return (size_t)hirl_tensor_count(tensor) * hirl_dtype_size(tensor->dtype);
 }
 
-hirl_status_t hirl_backend_upload(hirl_backend_t *be, const void *host,
-                                  const hirl_tensor_t *tensor) {
-    HIRL_TRY(require_plain(be, "upload", tensor, host));
+static hirl_status_t upload(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor) {
     if (be->ops->upload) return be->ops->upload(be, host, tensor);
     HIRL_REQUIRE(be->ops->is_host, HIRL_ERR_UNSUPPORTED, "backend '%s' cannot upload",
                  be->ops->name);
     if (bytes_of(tensor) > 0) memcpy(hirl_tensor_data(tensor), host, bytes_of(tensor));
     return HIRL_OK;
 }
+
+hirl_status_t hirl_backend_upload(hirl_backend_t *be, const void *host,
+                                  const hirl_tensor_t *tensor) {
+    HIRL_TRY(require_plain(be, "upload", tensor, host));
+    const double begin = hirl_time_now();
+    HIRL_TRY(upload(be, host, tensor));
+    be->upload_seconds += hirl_time_now() - begin;
+    return HIRL_OK;
+}
+
+double hirl_backend_upload_seconds(const hirl_backend_t *be) { return be->upload_seconds; }
 
 hirl_status_t hirl_backend_download(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host) {
     HIRL_TRY(require_plain(be, "download", tensor, host));

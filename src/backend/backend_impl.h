@@ -10,6 +10,7 @@ struct hirl_backend {
     const hirl_backend_ops_t *ops;
     void *ctx;
     const hirl_allocator_t *allocator;
+    double upload_seconds;
     bool is_fallback_logged[HIRL_BACKEND_N_SLOTS]; // by place in the table
 };
 

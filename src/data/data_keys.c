@@ -25,6 +25,11 @@ static const hirl_key_t data_keys[] = {
     HIRL_ROW_BOOL(hirl_data_cfg_t, verify, ".false.",
                   "Compare each sample with its checksum when it is read; one that differs counts "
                   "as undecodable."),
+    HIRL_ROW_TEXT(hirl_data_cfg_t, decode, "'exact'", "exact|scaled",
+                  "How JPEGs are decoded for training. 'exact': the part that the views show, with "
+                  "the pixels of the whole image. 'scaled': shrunk to 1/2, 1/4 or 1/8 in the "
+                  "transform where all crops are still resized to something smaller; much faster "
+                  "for large photographs, pixels differ slightly."),
     HIRL_ROW_REAL(hirl_data_cfg_t, max_bad_fraction, "0.01", 0.0, 1.0, "",
                   "Share of undecodable samples that is tolerated; each is reported and replaced "
                   "by the next one."),

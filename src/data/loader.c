@@ -5,6 +5,8 @@
 // order, so the oldest incomplete batch is finished first; training runs on into the next epoch
 // without a pause. All shared state is guarded by one mutex, taken once per few samples; batch
 // buffers are written without it by the ticket's owner and read once all tickets are done.
+// Views are drawn before anything is decoded, from the size in the shards' index: only the part of an image that they show is decoded,
+// once for all of them.
 // A loader that keeps pixels decodes to bytes and leaves the views, drawn as ever, to a backend. Where each image of a batch goes is
 // laid out from the sizes in the shards' index when the batch is begun; an image that came out larger, because it stands in for
 // an undecodable one, waits apart and is put behind the others when the batch is handed out.
@@ -45,17 +47,27 @@ typedef struct slot {
     char text[ERROR_TEXT];
 } slot_t;
 
+// How a sample becomes views: the picture, shrunk or not, its part that is decoded, and what is drawn
+// of it, in coordinates of the picture.
+typedef struct plan {
+    int shrink, height, width;
+    hirl_window_t part;
+    hirl_view_draws_t draws[HIRL_MAX_VIEWS];
+} plan_t;
+
 typedef struct worker {
     hirl_loader_t *loader;
     pthread_t thread;
     hirl_augment_t *augment;
     hirl_buffer_t bytes, pixels;
+    plan_t plan;
+    hirl_loader_counts_t counts; // of the tickets in work; seconds and sums only
 } worker_t;
 
 struct hirl_loader {
     const hirl_shard_set_t *set;
     // What is wanted; constant after creation.
-    bool is_train, keeps_pixels;
+    bool is_train, keeps_pixels, may_shrink;
     const hirl_allocator_t *pixel_memory; // or NULL
     uint64_t seed;
     int64_t n_set; // samples of the set
@@ -138,20 +150,106 @@ static hirl_status_t note_bad(hirl_loader_t *loader, int64_t index, int64_t inst
     return HIRL_OK;
 }
 
+// Draws the views that sample `index` has in an epoch, of a picture of this size.
+static void draw_views(const hirl_loader_t *loader, int64_t epoch, int64_t index, plan_t *plan) {
+    for (int v = 0; v < loader->n_views; v++) {
+        hirl_rng_t rng = hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)epoch,
+                                       (uint64_t)index, (uint32_t)v);
+        hirl_view_draw(&loader->views[v], plan->height, plan->width, &rng, &plan->draws[v]);
+    }
+}
+
+static void cover(const hirl_loader_t *loader, plan_t *plan) {
+    int top = plan->height, left = plan->width, bottom = 0, right = 0;
+    for (int v = 0; v < loader->n_views; v++) {
+        const hirl_view_draws_t *d = &plan->draws[v];
+        top = d->top < top ? d->top : top;
+        left = d->left < left ? d->left : left;
+        bottom = d->top + d->height > bottom ? d->top + d->height : bottom;
+        right = d->left + d->width > right ? d->left + d->width : right;
+    }
+    plan->part = (hirl_window_t){top, left, bottom - top, right - left};
+}
+
+// True if every view still has to be made smaller from a picture shrunk to 1/shrink.
+static bool is_large_enough(const hirl_loader_t *loader, const plan_t *plan, int shrink) {
+    for (int v = 0; v < loader->n_views; v++) {
+        const hirl_view_draws_t *d = &plan->draws[v];
+        const int side = d->height < d->width ? d->height : d->width;
+        if (side / shrink < loader->views[v].size) return false;
+    }
+    return true;
+}
+
+// Both edges of a crop go to the nearest pixel of the shrunk picture.
+static void shrink_edges(int *first, int *n, int side, int shrink) {
+    int end = (*first + *n + shrink / 2) / shrink;
+    end = end < side ? end : side;
+    *first = (*first + shrink / 2) / shrink;
+    *n = end - *first;
+}
+
+// What is decoded of a height x width image shown as sample `index`, and drawn from it. A picture is
+// shrunk as far as all crops of it are resized to something smaller anyway.
+static void make_plan(const hirl_loader_t *loader, int64_t epoch, int64_t index, int height,
+                      int width, bool may_shrink, plan_t *plan) {
+    plan->shrink = 1;
+    plan->height = height;
+    plan->width = width;
+    if (!loader->is_train) {
+        plan->part = (hirl_window_t){0, 0, height, width};
+        return;
+    }
+    draw_views(loader, epoch, index, plan);
+    for (int shrink = 8; may_shrink && shrink > 1 && plan->shrink == 1; shrink /= 2) {
+        if (is_large_enough(loader, plan, shrink)) plan->shrink = shrink;
+    }
+    if (plan->shrink > 1) {
+        plan->height = hirl_shrunk(height, plan->shrink);
+        plan->width = hirl_shrunk(width, plan->shrink);
+        for (int v = 0; v < loader->n_views; v++) {
+            hirl_view_draws_t *d = &plan->draws[v];
+            shrink_edges(&d->top, &d->height, plan->height, plan->shrink);
+            shrink_edges(&d->left, &d->width, plan->width, plan->shrink);
+        }
+    }
+    cover(loader, plan);
+}
+
+// Reads and decodes sample `at` as far as the plan that is made for it says.
+static hirl_status_t read_image(worker_t *worker, int64_t epoch, int64_t index, int64_t at,
+                                hirl_image_t *image_p, int32_t *label_p) {
+    hirl_loader_t *loader = worker->loader;
+    hirl_loader_counts_t *counts = &worker->counts;
+    plan_t *plan = &worker->plan;
+    hirl_sample_t sample;
+    const double begin = hirl_time_now();
+    HIRL_TRY(hirl_shard_set_read(loader->set, at, &worker->bytes, &sample));
+    const double read = hirl_time_now();
+    counts->read_s += read - begin;
+    HIRL_REQUIRE(sample.height > 0 && sample.width > 0, HIRL_ERR_FORMAT,
+                 "the shard says %d x %d pixels", sample.width, sample.height);
+    make_plan(loader, epoch, index, sample.height, sample.width,
+              loader->may_shrink && sample.encoding == HIRL_ENCODING_JPEG, plan);
+    const hirl_status_t status = hirl_image_decode_part(&sample, loader->channels, plan->shrink,
+                                                        &plan->part, &worker->pixels, image_p);
+    counts->decode_s += hirl_time_now() - read;
+    HIRL_TRY(status);
+    counts->n_bytes += (int64_t)sample.size;
+    counts->n_pixels += (int64_t)plan->height * plan->width;
+    counts->n_pixels_decoded += (int64_t)image_p->height * image_p->width;
+    *label_p = sample.label;
+    return HIRL_OK;
+}
+
 // Reads and decodes sample `index` or, where that cannot be done, the next one of the set that can.
-static hirl_status_t load_image(worker_t *worker, int64_t index, hirl_image_t *image_p,
-                                int32_t *label_p) {
+static hirl_status_t load_image(worker_t *worker, int64_t epoch, int64_t index,
+                                hirl_image_t *image_p, int32_t *label_p) {
     hirl_loader_t *loader = worker->loader;
     for (int64_t k = 0; k < loader->n_set; k++) {
         const int64_t at = (index + k) % loader->n_set;
-        hirl_sample_t sample;
-        hirl_status_t status = hirl_shard_set_read(loader->set, at, &worker->bytes, &sample);
-        if (status == HIRL_OK)
-            status = hirl_image_decode(&sample, loader->channels, &worker->pixels, image_p);
-        if (status == HIRL_OK) {
-            *label_p = sample.label;
-            return HIRL_OK;
-        }
+        const hirl_status_t status = read_image(worker, epoch, index, at, image_p, label_p);
+        if (status == HIRL_OK) return HIRL_OK;
         HIRL_TRY(hirl_shard_set_check_files(loader->set)); // nothing wrong with the sample then
         if (status != HIRL_ERR_FORMAT) return status;
         char cause[HIRL_DECK_TEXT_MAX];
@@ -203,11 +301,14 @@ static void lay_out(hirl_loader_t *loader, slot_t *slot) {
     }
     int64_t total = 0;
     for (int64_t i = 0; i < slot->n; i++) {
+        const int64_t index = sample_index(loader, &loader->order, slot->number, i);
         int height, width;
+        plan_t plan;
         hirl_buffer_reset(&slot->apart[i]); // of a batch that was dropped
-        hirl_shard_set_image_size(
-            loader->set, sample_index(loader, &loader->order, slot->number, i), &height, &width);
-        const int64_t bytes = (int64_t)height * width * loader->channels;
+        hirl_shard_set_image_size(loader->set, index, &height, &width);
+        // Of a shrunk picture it is less.
+        make_plan(loader, slot->epoch, index, height, width, false, &plan);
+        const int64_t bytes = (int64_t)plan.part.height * plan.part.width * loader->channels;
         slot->place[i] = total;
         // An image that large must decode before it is believed.
         if (bytes <= LAID_OUT_MOST) total += (bytes + PIXEL_ALIGN - 1) / PIXEL_ALIGN * PIXEL_ALIGN;
@@ -217,9 +318,9 @@ static void lay_out(hirl_loader_t *loader, slot_t *slot) {
     (void)reserve_pixels(loader, slot, (size_t)total + 1, 0);
 }
 
-// Keeps the image's pixels and draws its views.
+// Keeps the pixels of the image, which is the part of the plan, and its views' recipes.
 static hirl_status_t keep_pixels(const hirl_loader_t *loader, slot_t *slot,
-                                 const hirl_image_t *image, int64_t index, int64_t i) {
+                                 const hirl_image_t *image, const plan_t *plan, int64_t i) {
     const size_t bytes = (size_t)image->height * (size_t)image->width * (size_t)image->channels;
     HIRL_REQUIRE(slot->pixels.size > (size_t)slot->n_bytes, HIRL_ERR_MEMORY,
                  "cannot allocate %lld bytes for the images of a batch; use a smaller optim%%batch "
@@ -232,11 +333,7 @@ static hirl_status_t keep_pixels(const hirl_loader_t *loader, slot_t *slot,
     }
     memcpy(to, image->pixels, bytes);
     for (int v = 0; v < loader->n_views; v++) {
-        hirl_rng_t rng = hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)slot->epoch,
-                                       (uint64_t)index, (uint32_t)v);
-        hirl_view_draws_t draws;
-        hirl_view_draw(&loader->views[v], image->height, image->width, &rng, &draws);
-        hirl_view_write_recipe(&loader->views[v], &draws, image->height, image->width,
+        hirl_view_write_recipe(&loader->views[v], &plan->draws[v], image->height, image->width,
                                slot->place[i], &slot->recipe[v][i]);
     }
     return HIRL_OK;
@@ -262,11 +359,13 @@ static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_perm
                                  int64_t i) {
     const hirl_loader_t *loader = worker->loader;
     const int64_t index = sample_index(loader, order, slot->number, i);
+    plan_t *plan = &worker->plan;
     hirl_image_t image;
     int32_t label = -1;
-    HIRL_TRY(load_image(worker, index, &image, &label));
+    HIRL_TRY(load_image(worker, slot->epoch, index, &image, &label));
     slot->index[i] = index;
     slot->label[i] = label;
+    const double begin = hirl_time_now();
     if (!loader->is_train) {
         int height, width;
         hirl_eval_size(image.height, image.width, loader->eval_resize, loader->eval_crop, &height,
@@ -276,18 +375,20 @@ static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_perm
                      "%s becomes %d x %d, the others %d x %d: set views%%eval_crop",
                      hirl_shard_set_place(loader->set, index, place), height, width,
                      loader->height[0], loader->width[0]);
-        return hirl_augment_eval(worker->augment, &image, loader->eval_resize, loader->eval_crop,
-                                 loader->eval_is_bicubic, loader->mean, loader->std,
-                                 slot->view[0] + (size_t)i * loader->view_floats[0]);
+        HIRL_TRY(hirl_augment_eval(worker->augment, &image, loader->eval_resize, loader->eval_crop,
+                                   loader->eval_is_bicubic, loader->mean, loader->std,
+                                   slot->view[0] + (size_t)i * loader->view_floats[0]));
     }
-    if (loader->keeps_pixels) return keep_pixels(loader, slot, &image, index, i);
-    for (int v = 0; v < loader->n_views; v++) {
-        hirl_rng_t rng = hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)slot->epoch,
-                                       (uint64_t)index, (uint32_t)v);
-        HIRL_TRY(hirl_augment_view(worker->augment, &image, &loader->views[v], &rng, loader->mean,
-                                   loader->std,
-                                   slot->view[v] + (size_t)i * loader->view_floats[v]));
+    for (int v = 0; loader->is_train && v < loader->n_views; v++) {
+        hirl_view_draws_t *draws = &plan->draws[v];
+        draws->top -= plan->part.top;
+        draws->left -= plan->part.left;
+        if (loader->keeps_pixels) continue;
+        HIRL_TRY(hirl_view_apply(worker->augment, &image, &loader->views[v], draws, loader->mean,
+                                 loader->std, slot->view[v] + (size_t)i * loader->view_floats[v]));
     }
+    if (loader->keeps_pixels) HIRL_TRY(keep_pixels(loader, slot, &image, plan, i));
+    worker->counts.views_s += hirl_time_now() - begin;
     return HIRL_OK;
 }
 
@@ -330,6 +431,15 @@ static slot_t *take_tickets(hirl_loader_t *loader, int64_t *from_p, int64_t *to_
     return slot;
 }
 
+static void add_counts(hirl_loader_counts_t *sum, const hirl_loader_counts_t *more) {
+    sum->read_s += more->read_s;
+    sum->decode_s += more->decode_s;
+    sum->views_s += more->views_s;
+    sum->n_bytes += more->n_bytes;
+    sum->n_pixels += more->n_pixels;
+    sum->n_pixels_decoded += more->n_pixels_decoded;
+}
+
 static void *worker_main(void *arg) {
     worker_t *worker = arg;
     hirl_loader_t *loader = worker->loader;
@@ -363,6 +473,8 @@ static void *worker_main(void *arg) {
         pthread_mutex_lock(&loader->lock);
         loader->counts.work_s += end - begin;
         loader->counts.n_samples += i - from;
+        add_counts(&loader->counts, &worker->counts);
+        worker->counts = (hirl_loader_counts_t){0};
         if (status != HIRL_OK && (slot->status == HIRL_OK || i < slot->failed)) {
             slot->status = status;
             slot->failed = i;
@@ -531,6 +643,7 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
     loader->is_train = spec->is_train;
     loader->keeps_pixels = spec->is_train && spec->keeps_pixels;
     loader->pixel_memory = spec->pixel_memory;
+    loader->may_shrink = strcmp(cfg->decode, "scaled") == 0;
     loader->order_epoch = -1;
     loader->seed = spec->seed;
     loader->n_set = hirl_shard_set_n_samples(set);

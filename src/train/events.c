@@ -156,7 +156,7 @@ static bool starts_with(const char *text, const char *with) {
 
 static void add_pair(bytes_t *summary, const metrics_line_t *line, const metrics_pair_t *pair) {
     static const char *const no_scalar[] = {"step", "time", "samples_seen", "partial_steps"};
-    static const char *const share_of[] = {"data", "compute", "comm"};
+    static const char *const share_of[] = {"data", "h2d", "compute", "comm"};
     char tag[METRICS_NAME_MAX + 8];
     double value = pair->value;
     const char *group = "train/", *name = pair->name;

@@ -535,6 +535,7 @@ static void put_shares(page_t *page, const run_t *run) {
                      .high = 100};
     if (find_column(table, "t_step") < 0) return;
     chart_add(&chart, find_column(table, "t_compute"), "compute");
+    chart_add(&chart, find_column(table, "t_h2d"), "upload");
     chart_add(&chart, find_column(table, "t_comm"), "communication");
     chart_add(&chart, find_column(table, "t_data"), "data");
     put_chart(page, &chart, run);

@@ -168,6 +168,7 @@ static hirl_status_t resume_interval(run_log_t *log) {
         log->n_interval = n >= 1 && n < 1e15 ? (int64_t)n : 0;
         log->n_skipped = skipped >= 1 && skipped <= n ? (int64_t)skipped : 0;
         log->interval = (step_times_t){.data = metrics_number(log->open, "open_t_data", 0),
+                                       .upload = metrics_number(log->open, "open_t_h2d", 0),
                                        .compute = metrics_number(log->open, "open_t_compute", 0),
                                        .reduce = metrics_number(log->open, "open_t_comm", 0),
                                        .total = metrics_number(log->open, "open_t_step", 0)};
@@ -263,6 +264,7 @@ static hirl_status_t append_exact(hirl_text_t *text, const char *name, double va
 
 static void add_times(step_times_t *sum, const step_times_t *times) {
     sum->data += times->data;
+    sum->upload += times->upload;
     sum->compute += times->compute;
     sum->reduce += times->reduce;
     sum->total += times->total;
@@ -347,9 +349,11 @@ static hirl_status_t write_step(run_log_t *log, const hirl_progress_t *progress,
         if (sum_name(log, i)[0]) status = append_number(&text, sum_name(log, i), mean[i] / n_done);
     if (status == HIRL_OK) status = append_number(&text, "images_per_s", rate);
     if (status == HIRL_OK)
-        status = hirl_text_append(
-            &text, ", \"t_data\": %.6f, \"t_compute\": %.6f, \"t_comm\": %.6f, \"t_step\": %.6f",
-            t->data / n, t->compute / n, t->reduce / n, t->total / n);
+        status = hirl_text_append(&text,
+                                  ", \"t_data\": %.6f, \"t_h2d\": %.6f, \"t_compute\": %.6f, "
+                                  "\"t_comm\": %.6f, \"t_step\": %.6f",
+                                  t->data / n, t->upload / n, t->compute / n, t->reduce / n,
+                                  t->total / n);
     if (status == HIRL_OK && log->n_skipped > 0)
         status = hirl_text_append(&text, ", \"skipped_steps\": %lld", (long long)log->n_skipped);
     if (status == HIRL_OK && is_partial)
@@ -425,6 +429,7 @@ static hirl_status_t write_open(run_log_t *log, const double *mean) {
     for (int i = 0; status == HIRL_OK && i < N_VALUES; ++i)
         if (sum_name(log, i)[0]) status = append_exact(&text, sum_name(log, i), mean[i]);
     if (status == HIRL_OK) status = append_exact(&text, "t_data", t->data);
+    if (status == HIRL_OK) status = append_exact(&text, "t_h2d", t->upload);
     if (status == HIRL_OK) status = append_exact(&text, "t_compute", t->compute);
     if (status == HIRL_OK) status = append_exact(&text, "t_comm", t->reduce);
     if (status == HIRL_OK) status = append_exact(&text, "t_step", t->total);

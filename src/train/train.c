@@ -145,7 +145,8 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
     hirl_session_t *s = t->s;
     hirl_step_result_t result;
     double epoch = (double)t->at.step / (double)t->n_batches, start = hirl_time_now(),
-           waited = hirl_reducer_wait_seconds(t->reducer);
+           waited = hirl_reducer_wait_seconds(t->reducer),
+           uploaded = hirl_backend_upload_seconds(s->backend);
     hirl_step_request_t request = {.batch = batch,
                                    .step = t->at.step,
                                    .epoch = epoch,
@@ -154,9 +155,10 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
     HIRL_TRY(hirl_session_step(s, t->reducer, &request, &result));
     double compute = hirl_time_now() - start;
     step_times_t times = {.data = data_seconds,
+                          .upload = hirl_backend_upload_seconds(s->backend) - uploaded,
                           .reduce = hirl_reducer_wait_seconds(t->reducer) - waited,
                           .total = data_seconds + compute};
-    times.compute = compute - times.reduce;
+    times.compute = compute - times.reduce - times.upload;
     ++t->at.step;
     hirl_beat_step(t->at.step);
     ++t->at.batch;
@@ -170,6 +172,37 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
     note_signal(t, result.signal);
     return run_log_step(t->log, &t->at, (double)t->at.step / (double)t->n_batches, request.lr,
                         &result, &times);
+}
+
+// Where the time of this process's steps went, as a mean over ranks, and what is the largest part of it. Waiting for data is worth a word long before
+// that. Collective.
+static hirl_status_t name_bottleneck(const trainer_t *t) {
+    static const char *const name[] = {"data", "upload", "compute", "communication"};
+    const step_times_t times = run_log_total_times(t->log);
+    const hirl_loader_counts_t counts = hirl_loader_counts(t->loader);
+    double sum[] = {times.data,    times.upload,    times.compute,  times.reduce, times.total,
+                    counts.read_s, counts.decode_s, counts.views_s, counts.work_s};
+    double slowest = times.data;
+    enum { N = sizeof sum / sizeof *sum };
+    HIRL_TRY(hirl_par_all_reduce(t->s->world, sum, N, HIRL_PAR_F64, HIRL_PAR_SUM));
+    HIRL_TRY(hirl_par_all_reduce(t->s->world, &slowest, 1, HIRL_PAR_F64, HIRL_PAR_MAX));
+    if (!(sum[4] > 0)) return HIRL_OK;
+    const double inv = 100 / sum[4], work = 100 / fmax(sum[8], 1e-9);
+    int largest = 0;
+    for (int i = 1; i < 4; ++i) largest = sum[i] > sum[largest] ? i : largest;
+    hirl_log_root(HIRL_LOG_INFO,
+                  "bottleneck: %s (of a step: data %.1f %% upload %.1f %% compute %.1f %% "
+                  "communication %.1f %%)",
+                  name[largest], inv * sum[0], inv * sum[1], inv * sum[2], inv * sum[3]);
+    if (inv * sum[0] > 10)
+        hirl_log_root(HIRL_LOG_WARN,
+                      "training waits for data: %.1f %% of a step, %.1f %% on the slowest rank; "
+                      "the loader's threads spend %.0f %% of their work on reading, %.0f %% on "
+                      "decoding, %.0f %% on views: see data%%n_threads, data%%decode, "
+                      "views%%maker, and task 'bench_input'",
+                      inv * sum[0], inv * slowest * hirl_world_size(t->s->world), work * sum[5],
+                      work * sum[6], work * sum[7]);
+    return HIRL_OK;
 }
 
 static bool is_finished(const trainer_t *t) {
@@ -203,6 +236,8 @@ static hirl_status_t run_epoch(trainer_t *t) {
         // what led to a step that is not finite is nothing to go back to
         if (is_save_due && t->n_skips_in_row == 0) save_begin(t);
     }
+    // Steps of the first epoch tell enough to act on.
+    if (epoch == 0 || is_finished(t)) HIRL_TRY(name_bottleneck(t));
     return HIRL_OK;
 }
 

@@ -7,7 +7,7 @@
 
 /// Time a step's parts took, in seconds.
 typedef struct step_times {
-    double data, compute, reduce, total;
+    double data, upload, compute, reduce, total;
 } step_times_t;
 
 /// metrics.jsonl, TensorBoard's events, progress bar and plain lines of a run. Rank 0 writes; `run_log_step` is collective at log steps.

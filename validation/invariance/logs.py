@@ -143,7 +143,8 @@ def scalars_of(events):
 # ------------------------------------------------------------------------ comparison
 
 NO_SCALAR = ("step", "time", "samples_seen", "partial_steps")
-SHARES = {"t_data": "data_share", "t_compute": "compute_share", "t_comm": "comm_share"}
+SHARES = {"t_data": "data_share", "t_h2d": "h2d_share", "t_compute": "compute_share"}
+SHARES["t_comm"] = "comm_share"
 
 
 def tag_of(key):

@@ -419,7 +419,7 @@ def check_far(what, run_a, run_b):
     )
 
 
-TIMES = ("time", "images_per_s", "t_data", "t_compute", "t_comm", "t_step")
+TIMES = ("time", "images_per_s", "t_data", "t_h2d", "t_compute", "t_comm", "t_step")
 
 
 def check_same_metrics(what, run_a, run_b):
