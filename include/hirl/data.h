@@ -71,8 +71,9 @@ typedef struct hirl_pack_cfg {
     char format[HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder'
     char split
         [HIRL_DECK_TEXT_MAX]; // 'train' | 'val' ... : name of the split; selects the IDX/CIFAR files
-    char output[HIRL_DECK_TEXT_MAX]; // folder the shards go to
-    int64_t shard_mib;               // size of a shard at most
+    char classes[HIRL_DECK_TEXT_MAX]; // 'leaf' | 'top' | 'none': which folder is an image's class
+    char output[HIRL_DECK_TEXT_MAX];  // folder the shards go to
+    int64_t shard_mib;                // size of a shard at most
     int64_t n_holdout; // samples moved, by a keyed random choice, to a split called 'holdout'
     int64_t seed;
     bool shuffle;   // shuffled once on disk

@@ -188,6 +188,45 @@ hirl_status_t hirl_pack_split_is_test(const hirl_pack_cfg_t *cfg, bool *is_test_
 /// name>#<i>".
 hirl_status_t hirl_pack_allocate_records(hirl_pack_source_t *source);
 
+// -------------------------------------------------------------------------------- pack_entries.c
+
+/// One input that rank 0 has found.
+typedef struct hirl_pack_entry {
+    int64_t path;                  // position in the entries' text
+    int32_t length, folder_length; // of the whole path, of the part before its last slash
+    int32_t label;
+    bool is_folder; // a folder without images: it names a class, and is no input
+} hirl_pack_entry_t;
+
+/// A growing list of inputs.
+typedef struct hirl_pack_entries {
+    char *text; // relative paths, NUL-terminated
+    int64_t n_text, text_capacity;
+    hirl_pack_entry_t *entry;
+    int64_t n, capacity;
+} hirl_pack_entries_t;
+
+/// True for names that end in .png, .jpg or .jpeg, in letters of any size.
+bool hirl_pack_is_image_name(const char *name);
+
+/// Appends a path relative to the source, without label; valid until the next call.
+hirl_status_t hirl_pack_entries_add(hirl_pack_entries_t *entries, const char *path, size_t length,
+                                    hirl_pack_entry_t **entry_p);
+
+/// Sorts the entries and labels them by their folders, as pack%classes says; fills the class table.
+/// Those outside of all folders, where others have one, are noted as skipped. `place` names the source
+/// in messages.
+hirl_status_t hirl_pack_entries_label(const hirl_pack_cfg_t *cfg, const char *place,
+                                      hirl_pack_entries_t *entries, hirl_pack_source_t *source);
+
+/// Hands the entries to the source as its items, in their order.
+hirl_status_t hirl_pack_entries_deliver(const hirl_pack_entries_t *entries,
+                                        hirl_pack_source_t *source);
+void hirl_pack_entries_reset(hirl_pack_entries_t *entries);
+
+/// Grows an array to `needed` items of `size` bytes at least.
+hirl_status_t hirl_pack_grow(void *array_p, int64_t *capacity, int64_t needed, size_t size);
+
 /// Builds a class table of `n` names.
 hirl_status_t hirl_pack_make_classes(const char *const *names, int n, hirl_class_table_t *classes);
 

@@ -94,6 +94,10 @@ static hirl_status_t check_cfg(const hirl_pack_cfg_t *cfg) {
     HIRL_REQUIRE(is_split_name(cfg->split), HIRL_ERR_DECK,
                  "pack%%split is '%s', expected 1 to %d letters, digits, '_' or '-'", cfg->split,
                  HIRL_SPLIT_TEXT_MAX - 1);
+    const char *classes = cfg->classes;
+    HIRL_REQUIRE(!classes[0] || strcmp(classes, "leaf") == 0 || strcmp(classes, "top") == 0 ||
+                     strcmp(classes, "none") == 0,
+                 HIRL_ERR_DECK, "pack%%classes is '%s', expected 'leaf', 'top' or 'none'", classes);
     HIRL_REQUIRE(cfg->output[0], HIRL_ERR_DECK,
                  "pack%%output is empty: name the folder that the shards go to");
     HIRL_REQUIRE(cfg->shard_mib >= 1 && cfg->shard_mib <= 1 << 20, HIRL_ERR_DECK,

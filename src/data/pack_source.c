@@ -128,6 +128,10 @@ static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
         default: HIRL_TRY(hirl_pack_find_cifar(cfg, source));
     }
     HIRL_REQUIRE(source->n > 0, HIRL_ERR_FORMAT, "pack%%source: %s holds no samples", cfg->source);
+    if (strcmp(cfg->classes, "none") == 0) {
+        for (int64_t i = 0; i < source->n; i++) source->item[i].label = -1;
+        hirl_class_table_reset(&source->classes);
+    }
     return HIRL_OK;
 }
 

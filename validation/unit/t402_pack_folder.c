@@ -1,6 +1,6 @@
 // test: ranks=1,2 timeout=60
 // Image folders as shards: files byte for byte in torchvision's order, labels by sorted class
-// names, damaged files skipped with a reason and listed, the same shards on any number of ranks,
+// names ('top'), damaged files skipped with a reason and listed, the same shards on any number of ranks,
 // and folders that cannot be packed.
 #include "pack_util.h"
 
@@ -104,6 +104,7 @@ static void test_tree(void) {
     const char *root = test_path("tree");
     make_tree(root);
     hirl_pack_cfg_t cfg = pack_cfg(root, "train", test_path("shards"));
+    snprintf(cfg.classes, sizeof cfg.classes, "top");
     NEED_OK(hirl_data_pack(world, &cfg));
 
     char path[2048];
@@ -184,6 +185,10 @@ static void test_refused(void) {
     CHECK_HAS(hirl_error_text_view(), "splits/train'");
 
     shell("mkdir -p %s/none/a && echo x >%s/none/a/x.txt", cfg.source, cfg.source);
+    snprintf(cfg.classes, sizeof cfg.classes, "leave");
+    CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_DECK,
+                "pack%classes is 'leave', expected 'leaf', 'top' or 'none'");
+    cfg.classes[0] = '\0';
     snprintf(cfg.source, sizeof cfg.source, "%s/none", test_path("splits"));
     CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_FORMAT, "holds no files .png, .jpg or .jpeg");
 

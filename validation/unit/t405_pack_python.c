@@ -50,6 +50,10 @@ static void test_cifar(void) {
 static void test_images(void) {
     hirl_pack_cfg_t cfg = pack_cfg(IMAGES, "train", test_path("images"));
     NEED_OK(hirl_data_pack(world, &cfg));
+    compare(&cfg, "tree", IMAGES, "train");
+    snprintf(cfg.classes, sizeof cfg.classes, "top");
+    cfg.overwrite = true;
+    NEED_OK(hirl_data_pack(world, &cfg));
     compare(&cfg, "folder", IMAGES, "train");
 }
 

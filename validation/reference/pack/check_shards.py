@@ -3,7 +3,8 @@
 
     check_shards.py idx FOLDER PREFIX SHARD...        FOLDER/PREFIX-images-idx3-ubyte.gz and its labels
     check_shards.py cifar FOLDER SHARD...             FOLDER/data_batch_*.bin
-    check_shards.py folder FOLDER SHARD...            class/image
+    check_shards.py folder FOLDER SHARD...            class/image, pack%classes = 'top'
+    check_shards.py tree FOLDER SHARD...              super-class/class/image, pack%classes = 'leaf'
 
 Every object of the format is looked at: types, shapes, layout, attributes, offsets, names.
 """
@@ -50,6 +51,9 @@ def read_shard(path):
             need(raw.read(f['data'].size) == v['data'].tobytes(), f'{path}: data is not in one place')
         need(f['data'].id.get_offset() % 4096 == 0 or f['data'].size < 65536, f'{path}: data is not aligned')
         classes = [text_of(c) for c in f['class_name'][:]] if 'class_name' in f else None
+        if 'class_parent' in f:
+            parents = [int(p) for p in f['class_parent'][:]]
+            classes = [(c, classes[p] if p >= 0 else None) for c, p in zip(classes, parents)]
     need(v['offset'][0] == 0 and v['offset'][-1] == v['data'].size and (np.diff(v['offset']) > 0).all(), 'offset')
     need(v['name_offset'][0] == 0 and v['name_offset'][-1] == v['name'].size, 'name_offset')
     data, names = v['data'].tobytes(), v['name'].tobytes()
@@ -87,23 +91,52 @@ def cifar(folder):
                 yield f'{os.path.basename(path)}#{i}', int(record[0]), 32, 32, 3, pixels[i].tobytes()
 
 
+def sample_of(root, path, label):
+    with open(os.path.join(root, path), 'rb') as f:
+        data = f.read()
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    is_gray = image.mode in ('1', 'L', 'LA', 'I', 'I;16')
+    return path, label, image.height, image.width, 1 if is_gray else 3, data
+
+
 def folder(root):
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     for label, name in enumerate(classes):
         for place, _, files in sorted(os.walk(os.path.join(root, name), followlinks=True)):
             for file in sorted(files):
-                path = os.path.join(place, file)
-                with open(path, 'rb') as f:
-                    data = f.read()
-                image = Image.open(io.BytesIO(data))
-                image.load()
-                is_gray = image.mode in ('1', 'L', 'LA', 'I', 'I;16')
-                yield os.path.relpath(path, root), label, image.height, image.width, 1 if is_gray else 3, data
+                yield sample_of(root, os.path.relpath(os.path.join(place, file), root), label)
+
+
+def folders_of(root):
+    """Paths of folders below root that hold images or nothing, and of those that hold folders."""
+    leaves, inner = [], []
+    for place, folders, files in os.walk(root, followlinks=True):
+        path = os.path.relpath(place, root)
+        if path != '.':
+            leaves += [path] if files or not folders else []
+            inner += [path] if folders else []
+    return sorted(leaves), inner
+
+
+def tree(root):
+    for label, place in enumerate(folders_of(root)[0]):
+        for file in sorted(os.listdir(os.path.join(root, place))):
+            if not os.path.isdir(os.path.join(root, place, file)):
+                yield sample_of(root, f'{place}/{file}', label)
+
+
+def tree_classes(root):
+    """The label tree: (name, name of the super-class), classes first."""
+    leaves, inner = folders_of(root)
+    named = [(f'{path}/.', path) if path in inner else (path, os.path.dirname(path) or None) for path in leaves]
+    inner.sort(key=lambda path: (-path.count('/'), path))
+    return named + [(path, os.path.dirname(path) or None) for path in inner]
 
 
 def main():
-    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1}[sys.argv[1]]
-    want = list({'idx': idx, 'cifar': cifar, 'folder': folder}[kind](*sys.argv[2:2 + n_args]))
+    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1, 'tree': 1}[sys.argv[1]]
+    want = list({'idx': idx, 'cifar': cifar, 'folder': folder, 'tree': tree}[kind](*sys.argv[2:2 + n_args]))
     a, classes, got = read_all(sys.argv[2 + n_args:])
     if a['is_shuffled'] or a['n_holdout']:
         need(len(set(name for name, *_ in got)) == len(got), 'a sample occurs twice')
@@ -117,6 +150,8 @@ def main():
         need(g == w, f'{w[0]}: got {g[:5]}, expected {w[:5]}, bytes {"agree" if g[5] == w[5] else "differ"}')
     if kind == 'folder':
         need(classes == sorted(entry.name for entry in os.scandir(sys.argv[2]) if entry.is_dir()), f'{classes}')
+    if kind == 'tree':
+        need(classes == tree_classes(sys.argv[2]), f'{classes}')
     print(f'{len(got)} samples agree')
 
 
