@@ -68,9 +68,16 @@ extern const hirl_group_t hirl_views_group;
 typedef struct hirl_pack_cfg {
     char source
         [HIRL_DECK_TEXT_MAX]; // image folder, or the folder (or files) of an IDX or CIFAR data set
-    char format[HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder'
+    char format[HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder' | 'list'
     char split
         [HIRL_DECK_TEXT_MAX]; // 'train' | 'val' ... : name of the split; selects the IDX/CIFAR files
+    char list[HIRL_DECK_LIST_MAX][HIRL_DECK_TEXT_MAX]; // files with lines 'path label'
+    int n_list;
+    char subset[HIRL_DECK_TEXT_MAX]; // file of the names to keep; '' for all
+    char labels[HIRL_DECK_TEXT_MAX]; // CSV of labels by name; '' for those of the source
+    char label_columns[HIRL_DECK_LIST_MAX]
+                      [HIRL_DECK_TEXT_MAX]; // name and label; none: the first two
+    int n_label_columns;
     char classes[HIRL_DECK_TEXT_MAX]; // 'leaf' | 'top' | 'none': which folder is an image's class
     char output[HIRL_DECK_TEXT_MAX];  // folder the shards go to
     int64_t shard_mib;                // size of a shard at most

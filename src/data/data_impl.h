@@ -130,6 +130,7 @@ typedef enum hirl_pack_format {
     HIRL_PACK_CIFAR10,
     HIRL_PACK_CIFAR100,
     HIRL_PACK_FOLDER,
+    HIRL_PACK_LIST,
     HIRL_PACK_FORMAT_COUNT
 } hirl_pack_format_t;
 const char *hirl_pack_format_text(hirl_pack_format_t format);
@@ -174,6 +175,7 @@ hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i,
 hirl_status_t hirl_pack_find_idx(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_cifar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_folder(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_list(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 
 // Whether `path` (a folder or a file) is of that kind, by its usual names. CIFAR answers with the
 // format.
@@ -226,6 +228,50 @@ void hirl_pack_entries_reset(hirl_pack_entries_t *entries);
 
 /// Grows an array to `needed` items of `size` bytes at least.
 hirl_status_t hirl_pack_grow(void *array_p, int64_t *capacity, int64_t needed, size_t size);
+
+// ----------------------------------------------------------------------------------- pack_text.c
+
+/// A piece of a text; not terminated.
+typedef struct hirl_span {
+    char *text;
+    size_t size;
+} hirl_span_t;
+int hirl_span_compare(hirl_span_t a, hirl_span_t b);
+bool hirl_span_equals(hirl_span_t span, const char *text);
+/// The whole span as a decimal integer of at most `most`; false if it is none.
+bool hirl_span_number(hirl_span_t span, int64_t least, int64_t most, int64_t *value_p);
+
+/// A text file in memory, read line by line; lines may end in CR LF, a byte-order mark is passed over.
+typedef struct hirl_lines {
+    const char *path; // borrowed
+    char *text;
+    size_t size, at;
+    int64_t number; // of the line given last, from 1
+} hirl_lines_t;
+/// Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT (it holds NUL bytes, or is too large).
+hirl_status_t hirl_lines_open(HIRL_BORROW const char *path, hirl_lines_t *lines);
+void hirl_lines_close(hirl_lines_t *lines);
+/// The next line that is not empty, without blanks at its ends; false at the end.
+bool hirl_lines_next(hirl_lines_t *lines, hirl_span_t *line_p);
+/// Splits a line at its last blank; false if it has none.
+bool hirl_span_split_last(hirl_span_t line, hirl_span_t *before_p, hirl_span_t *after_p);
+/// Takes the next word off a line; false if there is none.
+bool hirl_span_take_word(hirl_span_t *line, hirl_span_t *word_p);
+
+/// Reads the next record of comma-separated values (RFC 4180); fields beyond `most` are left out, empty
+/// lines passed over. *n_p is 0 at the end. Fields are unquoted where they lie. Errors: HIRL_ERR_FORMAT
+/// with file and line.
+hirl_status_t hirl_csv_next(hirl_lines_t *lines, hirl_span_t *field, int most, int *n_p);
+
+// --------------------------------------------------------------------------------- pack_select.c
+
+/// Gives inputs the labels of pack%labels. Rank 0 alone.
+hirl_status_t hirl_pack_apply_labels(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+/// Keeps the inputs that pack%subset names. Rank 0 alone.
+hirl_status_t hirl_pack_apply_subset(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+
+/// Largest number of a class, of shards.
+enum { HIRL_CLASSES_MAX = 10000000 };
 
 /// Builds a class table of `n` names.
 hirl_status_t hirl_pack_make_classes(const char *const *names, int n, hirl_class_table_t *classes);

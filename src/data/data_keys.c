@@ -50,7 +50,7 @@ static const hirl_key_t pack_keys[] = {
         "folders of super-classes; names that begin with a dot are left out), the folder of an IDX "
         "or CIFAR data "
         "set, or its files themselves (the IDX file of images; CIFAR batches, also as a pattern)."),
-    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'", "auto|idx|cifar10|cifar100|folder",
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'", "auto|idx|cifar10|cifar100|folder|list",
                   "Kind of the source; 'auto' tells it by the usual names of files."),
     HIRL_ROW_TEXT(hirl_pack_cfg_t, split, "'train'", NULL,
                   "Name of the split, and of its shards. In the folder of an IDX or CIFAR data set "

@@ -98,6 +98,14 @@ static hirl_status_t check_cfg(const hirl_pack_cfg_t *cfg) {
     HIRL_REQUIRE(!classes[0] || strcmp(classes, "leaf") == 0 || strcmp(classes, "top") == 0 ||
                      strcmp(classes, "none") == 0,
                  HIRL_ERR_DECK, "pack%%classes is '%s', expected 'leaf', 'top' or 'none'", classes);
+    HIRL_REQUIRE(
+        !cfg->labels[0] || strcmp(classes, "none") != 0, HIRL_ERR_DECK,
+        "pack%%labels names a file, and pack%%classes = 'none' leaves labels out: choose one");
+    HIRL_REQUIRE(
+        cfg->n_label_columns == 0 || (cfg->n_label_columns == 2 && cfg->labels[0]), HIRL_ERR_DECK,
+        "pack%%label_columns has %d names: give two of the header of pack%%labels, that of "
+        "the images and that of their labels",
+        cfg->n_label_columns);
     HIRL_REQUIRE(cfg->output[0], HIRL_ERR_DECK,
                  "pack%%output is empty: name the folder that the shards go to");
     HIRL_REQUIRE(cfg->shard_mib >= 1 && cfg->shard_mib <= 1 << 20, HIRL_ERR_DECK,

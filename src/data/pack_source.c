@@ -16,7 +16,7 @@
 #include <zlib.h>
 
 static const char *const format_texts[HIRL_PACK_FORMAT_COUNT] = {"idx", "cifar10", "cifar100",
-                                                                 "folder"};
+                                                                 "folder", "list"};
 
 const char *hirl_pack_format_text(hirl_pack_format_t format) { return format_texts[format]; }
 
@@ -92,20 +92,37 @@ hirl_status_t hirl_pack_allocate_records(hirl_pack_source_t *source) {
 
 // -------------------------------------------------------------------------------------- which kind
 
+// 'auto', or one of the formats in a message that names them all.
+static hirl_status_t check_format(const hirl_pack_cfg_t *cfg) {
+    if (strcmp(cfg->format, "auto") == 0 || !cfg->format[0]) return HIRL_OK;
+    char all[512] = "'auto'";
+    for (int f = 0; f < HIRL_PACK_FORMAT_COUNT; f++) {
+        const size_t at = strlen(all);
+        HIRL_TRY(hirl_text_format(all + at, sizeof all - at, "%s'%s'",
+                                  f + 1 < HIRL_PACK_FORMAT_COUNT ? ", " : " or ", format_texts[f]));
+    }
+    return HIRL_FAIL(HIRL_ERR_DECK, "pack%%format is '%s', expected %s", cfg->format, all);
+}
+
 static hirl_status_t tell_format(const hirl_pack_cfg_t *cfg, hirl_pack_format_t *format_p) {
     HIRL_REQUIRE(cfg->source[0], HIRL_ERR_DECK,
                  "pack%%source is empty: name a folder of images, or of IDX or CIFAR files");
     for (int f = 0; f < HIRL_PACK_FORMAT_COUNT; f++) {
         if (strcmp(cfg->format, format_texts[f]) == 0) {
             *format_p = (hirl_pack_format_t)f;
+            HIRL_REQUIRE((f == HIRL_PACK_LIST) == (cfg->n_list > 0), HIRL_ERR_DECK,
+                         cfg->n_list > 0
+                             ? "pack%%list is given, and pack%%format is '%s', expected 'list'"
+                             : "pack%%format is '%s': name the files of paths as pack%%list",
+                         cfg->format);
             return HIRL_OK;
         }
     }
-    HIRL_REQUIRE(strcmp(cfg->format, "auto") == 0 || !cfg->format[0], HIRL_ERR_DECK,
-                 "pack%%format is '%s', expected 'auto', 'idx', 'cifar10', 'cifar100' or 'folder'",
-                 cfg->format);
+    HIRL_TRY(check_format(cfg));
     hirl_pack_format_t format = HIRL_PACK_FOLDER;
-    if (hirl_pack_is_idx(cfg->source)) {
+    if (cfg->n_list > 0) {
+        format = HIRL_PACK_LIST;
+    } else if (hirl_pack_is_idx(cfg->source)) {
         format = HIRL_PACK_IDX;
     } else if (!hirl_pack_is_cifar(cfg->source, &format)) {
         HIRL_REQUIRE(hirl_pack_is_folder(cfg->source),
@@ -125,6 +142,7 @@ static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
     switch (source->format) {
         case HIRL_PACK_IDX: HIRL_TRY(hirl_pack_find_idx(cfg, source)); break;
         case HIRL_PACK_FOLDER: HIRL_TRY(hirl_pack_find_folder(cfg, source)); break;
+        case HIRL_PACK_LIST: HIRL_TRY(hirl_pack_find_list(cfg, source)); break;
         default: HIRL_TRY(hirl_pack_find_cifar(cfg, source));
     }
     HIRL_REQUIRE(source->n > 0, HIRL_ERR_FORMAT, "pack%%source: %s holds no samples", cfg->source);
@@ -132,7 +150,8 @@ static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
         for (int64_t i = 0; i < source->n; i++) source->item[i].label = -1;
         hirl_class_table_reset(&source->classes);
     }
-    return HIRL_OK;
+    HIRL_TRY(hirl_pack_apply_labels(cfg, source));
+    return hirl_pack_apply_subset(cfg, source);
 }
 
 // ------------------------------------------------------------------------------ telling the others

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-enum { CLASSES_MAX = 10000000, CLASS_WIDTH_MAX = 4096 };
+enum { CLASSES_MAX = HIRL_CLASSES_MAX, CLASS_WIDTH_MAX = 4096 };
 
 static const char *const encoding_texts[HIRL_SHARD_ENCODING_COUNT] = {"raw", "jpeg", "png",
                                                                       "mixed"};

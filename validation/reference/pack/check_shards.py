@@ -5,9 +5,12 @@
     check_shards.py cifar FOLDER SHARD...             FOLDER/data_batch_*.bin
     check_shards.py folder FOLDER SHARD...            class/image, pack%classes = 'top'
     check_shards.py tree FOLDER SHARD...              super-class/class/image, pack%classes = 'leaf'
+    check_shards.py list FOLDER LIST SHARD...         lines 'path label'
+    check_shards.py csv FOLDER CSV IMAGE LABEL SHARD...  class/image; labels from two columns of CSV
 
 Every object of the format is looked at: types, shapes, layout, attributes, offsets, names.
 """
+import csv
 import glob
 import gzip
 import io
@@ -134,9 +137,35 @@ def tree_classes(root):
     return named + [(path, os.path.dirname(path) or None) for path in inner]
 
 
+def listed(root, path):
+    with open(path, encoding='utf-8') as f:
+        for line in f.read().splitlines():
+            name, label = line.rsplit(' ', 1)
+            yield sample_of(root, name, int(label))
+
+
+def read_table(path, image, label):
+    """Labels by the image's name, and the names of classes (None: labels are numbers)."""
+    with open(path, encoding='utf-8-sig', newline='') as f:
+        rows = {row[image]: row[label] for row in csv.DictReader(f)}
+    if all(label.lstrip('-').isdigit() for label in rows.values()):
+        return {name: int(label) for name, label in rows.items()}, None
+    classes = sorted(set(rows.values()), key=lambda name: name.encode())
+    return {name: classes.index(label) for name, label in rows.items()}, classes
+
+
+def table(root, path, image, label):
+    labels = read_table(path, image, label)[0]
+    for name, _, *rest in tree(root):
+        file = os.path.basename(name)
+        keys = [key for key in (name, file, os.path.splitext(file)[0]) if key in labels]
+        yield (name, labels[keys[0]] if keys else -1, *rest)
+
+
 def main():
-    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1, 'tree': 1}[sys.argv[1]]
-    want = list({'idx': idx, 'cifar': cifar, 'folder': folder, 'tree': tree}[kind](*sys.argv[2:2 + n_args]))
+    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1, 'tree': 1, 'list': 2, 'csv': 4}[sys.argv[1]]
+    readers = {'idx': idx, 'cifar': cifar, 'folder': folder, 'tree': tree, 'list': listed, 'csv': table}
+    want = list(readers[kind](*sys.argv[2:2 + n_args]))
     a, classes, got = read_all(sys.argv[2 + n_args:])
     if a['is_shuffled'] or a['n_holdout']:
         need(len(set(name for name, *_ in got)) == len(got), 'a sample occurs twice')
@@ -152,6 +181,8 @@ def main():
         need(classes == sorted(entry.name for entry in os.scandir(sys.argv[2]) if entry.is_dir()), f'{classes}')
     if kind == 'tree':
         need(classes == tree_classes(sys.argv[2]), f'{classes}')
+    if kind == 'csv':
+        need(classes == read_table(*sys.argv[3:6])[1], f'{classes}')
     print(f'{len(got)} samples agree')
 
 
