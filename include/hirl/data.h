@@ -68,7 +68,8 @@ extern const hirl_group_t hirl_views_group;
 typedef struct hirl_pack_cfg {
     char source
         [HIRL_DECK_TEXT_MAX]; // image folder, or the folder (or files) of an IDX or CIFAR data set
-    char format[HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder' | 'list'
+    char format
+        [HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder' | 'list' | 'tar'
     char split
         [HIRL_DECK_TEXT_MAX]; // 'train' | 'val' ... : name of the split; selects the IDX/CIFAR files
     char list[HIRL_DECK_LIST_MAX][HIRL_DECK_TEXT_MAX]; // files with lines 'path label'
@@ -78,9 +79,10 @@ typedef struct hirl_pack_cfg {
     char label_columns[HIRL_DECK_LIST_MAX]
                       [HIRL_DECK_TEXT_MAX]; // name and label; none: the first two
     int n_label_columns;
-    char classes[HIRL_DECK_TEXT_MAX]; // 'leaf' | 'top' | 'none': which folder is an image's class
-    char output[HIRL_DECK_TEXT_MAX];  // folder the shards go to
-    int64_t shard_mib;                // size of a shard at most
+    char classes
+        [HIRL_DECK_TEXT_MAX]; // 'leaf' | 'top' | 'archive' | 'none': which folder is an image's class
+    char output[HIRL_DECK_TEXT_MAX]; // folder the shards go to
+    int64_t shard_mib;               // size of a shard at most
     int64_t n_holdout; // samples moved, by a keyed random choice, to a split called 'holdout'
     int64_t seed;
     bool shuffle;   // shuffled once on disk

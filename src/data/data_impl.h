@@ -118,6 +118,9 @@ void hirl_shard_index_reset(hirl_shard_index_t *index);
 /// bytes.
 typedef struct hirl_pack_item {
     int64_t size;      // bytes as they will be stored
+    int64_t n_source;  // images: bytes of the file or member
+    int64_t at;        // position of a member's bytes in its archive; 0: a file of its own
+    int32_t archive;   // file[archive] of the source holds it
     uint64_t checksum; // folder: of the file as it was checked; else 0
     int32_t height, width, channels;
     int32_t label;
@@ -131,11 +134,12 @@ typedef enum hirl_pack_format {
     HIRL_PACK_CIFAR100,
     HIRL_PACK_FOLDER,
     HIRL_PACK_LIST,
+    HIRL_PACK_TAR,
     HIRL_PACK_FORMAT_COUNT
 } hirl_pack_format_t;
 const char *hirl_pack_format_text(hirl_pack_format_t format);
 
-/// A file whose bytes [skip, skip + size) are records of a container, gzip or not.
+/// A file whose bytes [skip, skip + size) are records of a container, gzip or not; or an archive.
 typedef struct hirl_pack_file {
     char path[PATH_MAX];
     int64_t skip, size; // skip <= 64
@@ -152,12 +156,12 @@ typedef struct hirl_pack_source {
     hirl_class_table_t classes;
     hirl_text_t skipped; // "path<TAB>reason" lines in canonical order, the same on every rank
     int64_t n_skipped;
-    // IDX, CIFAR: the records of all files, one copy per node
-    hirl_pack_file_t *file;
+    hirl_pack_file_t *file; // of records, or archives
     int64_t n_files;
+    // IDX, CIFAR: the records of all files, one copy per node
     hirl_par_shared_t *shared;
     const uint8_t *content;
-    int64_t stride;      // bytes from one record to the next
+    int64_t stride;      // bytes from one record to the next; 0: the inputs are images
     int64_t label_bytes; // ahead of the pixels of a record
     bool is_planar;      // [C, H, W]; stored as [H, W, C]
 } hirl_pack_source_t;
@@ -167,8 +171,17 @@ hirl_status_t hirl_pack_source_open(hirl_world_t *world, const hirl_pack_cfg_t *
                                     hirl_pack_source_t *source);
 void hirl_pack_source_reset(hirl_pack_source_t *source);
 
+/// What one thread needs to read inputs; all zero before its first use.
+typedef struct hirl_pack_scratch {
+    hirl_buffer_t encoded, decoded;
+    int archive_fd; // open if archive_path is not empty
+    char archive_path[PATH_MAX];
+} hirl_pack_scratch_t;
+void hirl_pack_scratch_reset(hirl_pack_scratch_t *scratch);
+
 /// Copies input `i` as it is to be stored: item[i].size bytes. Not collective, thread-safe.
-hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i, uint8_t *out);
+hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i,
+                                    hirl_pack_scratch_t *scratch, uint8_t *out);
 
 // One per kind of source, for rank 0 alone; each fills root, n, item (as far as it can without
 // decoding), names, classes, skipped and files of `source`, whose format is set.
@@ -176,15 +189,21 @@ hirl_status_t hirl_pack_find_idx(const hirl_pack_cfg_t *cfg, hirl_pack_source_t 
 hirl_status_t hirl_pack_find_cifar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_folder(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_list(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_tar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 
 // Whether `path` (a folder or a file) is of that kind, by its usual names. CIFAR answers with the
 // format.
 bool hirl_pack_is_idx(const char *path);
+bool hirl_pack_is_tar(const char *path);
 bool hirl_pack_is_cifar(const char *path, hirl_pack_format_t *format_p);
 
 /// Which of a data set's two usual splits is meant: 'val' and 'test' are the same. HIRL_ERR_DECK
 /// for any other name than these and 'train'.
 hirl_status_t hirl_pack_split_is_test(const hirl_pack_cfg_t *cfg, bool *is_test_p);
+
+/// Appends a file to those of the source.
+hirl_status_t hirl_pack_add_file(hirl_pack_source_t *source, const char *path,
+                                 hirl_pack_file_t **file_p);
 
 /// Allocates item and names for the containers' records: input i of file f is called "<file
 /// name>#<i>".
@@ -197,6 +216,8 @@ typedef struct hirl_pack_entry {
     int64_t path;                  // position in the entries' text
     int32_t length, folder_length; // of the whole path, of the part before its last slash
     int32_t label;
+    int32_t archive; // file[archive] of the source has its bytes [at, at + size); at 0: none
+    int64_t at, size;
     bool is_folder; // a folder without images: it names a class, and is no input
 } hirl_pack_entry_t;
 

@@ -48,20 +48,23 @@ static const hirl_key_t pack_keys[] = {
         hirl_pack_cfg_t, source, NULL, NULL,
         "What is packed: a folder of images (class/image.png, .jpg or .jpeg; classes may lie in "
         "folders of super-classes; names that begin with a dot are left out), the folder of an IDX "
-        "or CIFAR data "
-        "set, or its files themselves (the IDX file of images; CIFAR batches, also as a pattern)."),
-    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'", "auto|idx|cifar10|cifar100|folder|list",
+        "or CIFAR data set, or its files themselves (the IDX file of images; CIFAR batches, also "
+        "as a pattern); tar archives of such folders, not compressed, also as a pattern: their "
+        "members are read where they lie, and the last of the same path counts."),
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'", "auto|idx|cifar10|cifar100|folder|list|tar",
                   "Kind of the source; 'auto' tells it by the usual names of files."),
     HIRL_ROW_TEXT(hirl_pack_cfg_t, split, "'train'", NULL,
                   "Name of the split, and of its shards. In the folder of an IDX or CIFAR data set "
                   "'train' selects the "
                   "training files, 'val' and 'test' the others."),
     HIRL_ROW_TEXT(
-        hirl_pack_cfg_t, classes, "'leaf'", "leaf|top|none",
+        hirl_pack_cfg_t, classes, "'leaf'", "leaf|top|archive|none",
         "Which folder is an image's class. 'leaf': the one that it lies in, called by its "
         "path below pack%source ('animals/dog'), and the folders above are super-classes "
         "('animals'); images beside such folders are of class 'animals/.'. 'top': the "
         "first of its path, whatever is below, as torchvision's ImageFolder has it. "
+        "'archive': the name of its tar archive without '.tar', as in ImageNet's "
+        "n01440764.tar. "
         "'none': labels of any source are left out."),
     HIRL_ROW_TEXT(hirl_pack_cfg_t, output, NULL, NULL,
                   "Folder that the shards go to, as <split>-00000.h5 and so on."),

@@ -96,8 +96,9 @@ static hirl_status_t check_cfg(const hirl_pack_cfg_t *cfg) {
                  HIRL_SPLIT_TEXT_MAX - 1);
     const char *classes = cfg->classes;
     HIRL_REQUIRE(!classes[0] || strcmp(classes, "leaf") == 0 || strcmp(classes, "top") == 0 ||
-                     strcmp(classes, "none") == 0,
-                 HIRL_ERR_DECK, "pack%%classes is '%s', expected 'leaf', 'top' or 'none'", classes);
+                     strcmp(classes, "archive") == 0 || strcmp(classes, "none") == 0,
+                 HIRL_ERR_DECK,
+                 "pack%%classes is '%s', expected 'leaf', 'top', 'archive' or 'none'", classes);
     HIRL_REQUIRE(
         !cfg->labels[0] || strcmp(classes, "none") != 0, HIRL_ERR_DECK,
         "pack%%labels names a file, and pack%%classes = 'none' leaves labels out: choose one");

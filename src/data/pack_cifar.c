@@ -96,13 +96,9 @@ static hirl_status_t add_file(hirl_pack_source_t *source, const char *path) {
                  path, (long long)found.st_size, (long long)source->stride,
                  (long long)(found.st_size / source->stride),
                  (long long)(found.st_size % source->stride));
-    HIRL_TRY(hirl_mem_realloc(HIRL_MEM_DATA, (size_t)(source->n_files + 1) * sizeof *source->file,
-                              (void **)&source->file));
-    hirl_pack_file_t *file = &source->file[source->n_files];
-    memset(file, 0, sizeof *file);
-    HIRL_TRY(hirl_text_format(file->path, sizeof file->path, "%s", path));
+    hirl_pack_file_t *file = NULL;
+    HIRL_TRY(hirl_pack_add_file(source, path, &file));
     file->size = (int64_t)found.st_size;
-    source->n_files++;
     return HIRL_OK;
 }
 

@@ -57,6 +57,9 @@ hirl_status_t hirl_pack_entries_deliver(const hirl_pack_entries_t *entries,
                (size_t)entry->length);
         source->name_offset[i + 1] = source->name_offset[i] + entry->length;
         source->item[i].label = entry->label;
+        source->item[i].archive = entry->archive;
+        source->item[i].at = entry->at;
+        source->item[i].n_source = entry->size;
     }
     source->n = entries->n;
     return HIRL_OK;
@@ -261,6 +264,24 @@ static hirl_status_t drop_loose(hirl_pack_entries_t *entries, hirl_pack_source_t
     return HIRL_OK;
 }
 
+// Of members of the same path the last counts, as it would if the archive were unpacked.
+static void drop_replaced(hirl_pack_entries_t *entries) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < entries->n; i++) {
+        const hirl_pack_entry_t *entry = &entries->entry[i], *next = entry + 1;
+        const bool is_replaced =
+            i + 1 < entries->n && entry->at > 0 && next->archive == entry->archive &&
+            strcmp(entries->text + entry->path, entries->text + next->path) == 0;
+        if (!is_replaced) entries->entry[n++] = *entry;
+    }
+    if (n < entries->n) {
+        hirl_log_root(HIRL_LOG_WARN,
+                      "pack: %lld members of archives are left out, a later one has the same path",
+                      (long long)(entries->n - n));
+    }
+    entries->n = n;
+}
+
 static void drop_folders(hirl_pack_entries_t *entries) {
     int64_t n = 0;
     for (int64_t i = 0; i < entries->n; i++) {
@@ -272,11 +293,14 @@ static void drop_folders(hirl_pack_entries_t *entries) {
 hirl_status_t hirl_pack_entries_label(const hirl_pack_cfg_t *cfg, const char *place,
                                       hirl_pack_entries_t *entries, hirl_pack_source_t *source) {
     if (entries->n == 0) return HIRL_OK;
-    bool is_top = strcmp(cfg->classes, "top") == 0, is_flat = true;
+    // The name of its archive is an image's first folder.
+    bool is_top = strcmp(cfg->classes, "top") == 0 || strcmp(cfg->classes, "archive") == 0;
+    bool is_flat = true;
     for (int64_t i = 0; i < entries->n; i++)
         is_flat = is_flat && folder_of(&entries->entry[i], entries->text).size == 0;
     qsort_r(entries->entry, (size_t)entries->n, sizeof *entries->entry,
             is_top ? compare_by_top : compare_by_folder, entries->text);
+    drop_replaced(entries);
     if (is_flat) return HIRL_OK;
     if (strcmp(cfg->classes, "none") == 0) {
         drop_folders(entries);

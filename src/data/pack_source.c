@@ -15,8 +15,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
-static const char *const format_texts[HIRL_PACK_FORMAT_COUNT] = {"idx", "cifar10", "cifar100",
-                                                                 "folder", "list"};
+static const char *const format_texts[HIRL_PACK_FORMAT_COUNT] = {"idx",    "cifar10", "cifar100",
+                                                                 "folder", "list",    "tar"};
 
 const char *hirl_pack_format_text(hirl_pack_format_t format) { return format_texts[format]; }
 
@@ -63,6 +63,18 @@ hirl_status_t hirl_pack_make_classes(const char *const *names, int n, hirl_class
         memcpy(classes->name + (size_t)i * width, names[i], strlen(names[i]));
     classes->n = n;
     classes->width = (int)width;
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_pack_add_file(hirl_pack_source_t *source, const char *path,
+                                 hirl_pack_file_t **file_p) {
+    HIRL_TRY(hirl_mem_realloc(HIRL_MEM_DATA, (size_t)(source->n_files + 1) * sizeof *source->file,
+                              (void **)&source->file));
+    hirl_pack_file_t *file = &source->file[source->n_files];
+    memset(file, 0, sizeof *file);
+    HIRL_TRY(hirl_text_format(file->path, sizeof file->path, "%s", path));
+    source->n_files++;
+    *file_p = file;
     return HIRL_OK;
 }
 
@@ -122,6 +134,8 @@ static hirl_status_t tell_format(const hirl_pack_cfg_t *cfg, hirl_pack_format_t 
     hirl_pack_format_t format = HIRL_PACK_FOLDER;
     if (cfg->n_list > 0) {
         format = HIRL_PACK_LIST;
+    } else if (hirl_pack_is_tar(cfg->source)) {
+        format = HIRL_PACK_TAR;
     } else if (hirl_pack_is_idx(cfg->source)) {
         format = HIRL_PACK_IDX;
     } else if (!hirl_pack_is_cifar(cfg->source, &format)) {
@@ -139,9 +153,15 @@ static hirl_status_t tell_format(const hirl_pack_cfg_t *cfg, hirl_pack_format_t 
 
 static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source) {
     HIRL_TRY(tell_format(cfg, &source->format));
+    HIRL_REQUIRE(strcmp(cfg->classes, "archive") != 0 || source->format == HIRL_PACK_TAR,
+                 HIRL_ERR_DECK,
+                 "pack%%classes is 'archive', and pack%%source: %s is of format '%s', expected tar "
+                 "archives",
+                 cfg->source, format_texts[source->format]);
     switch (source->format) {
         case HIRL_PACK_IDX: HIRL_TRY(hirl_pack_find_idx(cfg, source)); break;
         case HIRL_PACK_FOLDER: HIRL_TRY(hirl_pack_find_folder(cfg, source)); break;
+        case HIRL_PACK_TAR: HIRL_TRY(hirl_pack_find_tar(cfg, source)); break;
         case HIRL_PACK_LIST: HIRL_TRY(hirl_pack_find_list(cfg, source)); break;
         default: HIRL_TRY(hirl_pack_find_cifar(cfg, source));
     }
@@ -302,14 +322,27 @@ static hirl_status_t make_path(const hirl_pack_source_t *source, int64_t i, char
     return hirl_text_format(path, PATH_MAX, "%s/%.*s", source->root, (int)size, source->name + at);
 }
 
-static hirl_status_t read_bytes(int fd, const char *path, int64_t size, uint8_t *out) {
+void hirl_pack_scratch_reset(hirl_pack_scratch_t *scratch) {
+    hirl_buffer_reset(&scratch->encoded);
+    hirl_buffer_reset(&scratch->decoded);
+    if (scratch->archive_path[0]) close(scratch->archive_fd);
+    scratch->archive_path[0] = '\0';
+}
+
+static hirl_status_t read_bytes(int fd, int64_t at, int64_t size, uint8_t *out) {
     for (int64_t done = 0; done < size;) {
-        ssize_t got = read(fd, out + done, (size_t)(size - done));
+        ssize_t got = pread(fd, out + done, (size_t)(size - done), (off_t)(at + done));
         if (got < 0 && errno == EINTR) continue;
-        HIRL_REQUIRE(got > 0, HIRL_ERR_IO, "%s: %s", path,
+        HIRL_REQUIRE(got > 0, HIRL_ERR_IO, "%s",
                      got < 0 ? strerror(errno) : "shrank while it was read");
         done += got;
     }
+    return HIRL_OK;
+}
+
+static hirl_status_t check_size(int64_t size) {
+    HIRL_REQUIRE(size >= 1 && (uint64_t)size <= HIRL_IMAGE_BYTES_MAX, HIRL_ERR_FORMAT,
+                 "%lld bytes, expected 1 to %zu", (long long)size, HIRL_IMAGE_BYTES_MAX);
     return HIRL_OK;
 }
 
@@ -324,9 +357,8 @@ static hirl_status_t open_image(const char *path, int *fd_p, int64_t *size_p) {
         status = HIRL_FAIL(HIRL_ERR_IO, "cannot be opened: %s", strerror(errno));
     } else if (!S_ISREG(found.st_mode)) {
         status = HIRL_FAIL(HIRL_ERR_IO, "not a file");
-    } else if (found.st_size < 1 || (uint64_t)found.st_size > HIRL_IMAGE_BYTES_MAX) {
-        status = HIRL_FAIL(HIRL_ERR_FORMAT, "%lld bytes, expected 1 to %zu",
-                           (long long)found.st_size, HIRL_IMAGE_BYTES_MAX);
+    } else {
+        status = check_size((int64_t)found.st_size);
     }
     if (status != HIRL_OK) {
         close(fd);
@@ -337,30 +369,54 @@ static hirl_status_t open_image(const char *path, int *fd_p, int64_t *size_p) {
     return HIRL_OK;
 }
 
-// Reads and decodes one image file; fills its item. The failure's text is the reason why it is
-// skipped.
-static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
-                                 hirl_buffer_t *encoded, hirl_buffer_t *decoded,
-                                 hirl_pack_item_t *item) {
+// A thread reads many members of one archive, one after the other.
+static hirl_status_t open_archive(const char *path, hirl_pack_scratch_t *scratch) {
+    if (strcmp(scratch->archive_path, path) == 0) return HIRL_OK;
+    if (scratch->archive_path[0]) close(scratch->archive_fd);
+    scratch->archive_path[0] = '\0';
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    HIRL_REQUIRE(fd >= 0, HIRL_ERR_IO, "archive %s: cannot be opened: %s", path, strerror(errno));
+    scratch->archive_fd = fd;
+    return hirl_text_format(scratch->archive_path, sizeof scratch->archive_path, "%s", path);
+}
+
+// Reads the file or member of an input to scratch->encoded, as it is.
+static hirl_status_t load_image(const hirl_pack_source_t *source, int64_t i,
+                                hirl_pack_scratch_t *scratch, int64_t *size_p) {
+    const hirl_pack_item_t *item = &source->item[i];
+    if (item->at > 0) {
+        HIRL_TRY(check_size(item->n_source));
+        HIRL_TRY(open_archive(source->file[item->archive].path, scratch));
+        HIRL_TRY(hirl_buffer_reserve(&scratch->encoded, (size_t)item->n_source));
+        HIRL_TRY(read_bytes(scratch->archive_fd, item->at, item->n_source, scratch->encoded.data));
+        *size_p = item->n_source;
+        return HIRL_OK;
+    }
     char path[PATH_MAX];
     HIRL_TRY(make_path(source, i, path));
     int fd = -1;
-    int64_t size = 0;
-    HIRL_TRY(open_image(path, &fd, &size));
-    hirl_status_t status = hirl_buffer_reserve(encoded, (size_t)size);
-    if (status == HIRL_OK) status = read_bytes(fd, path, size, encoded->data);
+    HIRL_TRY(open_image(path, &fd, size_p));
+    hirl_status_t status = hirl_buffer_reserve(&scratch->encoded, (size_t)*size_p);
+    if (status == HIRL_OK) status = read_bytes(fd, 0, *size_p, scratch->encoded.data);
     close(fd);
-    HIRL_TRY(status);
+    return status;
+}
 
-    hirl_sample_t sample = {.bytes = encoded->data, .size = (size_t)size};
-    const uint8_t *b = encoded->data;
+// Reads and decodes one image; fills its item. The failure's text is the reason why it is skipped.
+static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
+                                 hirl_pack_scratch_t *scratch, hirl_pack_item_t *item) {
+    int64_t size = 0;
+    HIRL_TRY(load_image(source, i, scratch, &size));
+    const uint8_t *b = scratch->encoded.data;
+    hirl_sample_t sample = {.bytes = b, .size = (size_t)size};
     HIRL_REQUIRE(hirl_image_sniff(b, sample.size, &sample.encoding), HIRL_ERR_FORMAT,
                  "neither PNG nor JPEG: %lld bytes that begin with %02x %02x %02x", (long long)size,
                  b[0], size > 1 ? b[1] : 0, size > 2 ? b[2] : 0);
     hirl_image_t image = {0};
-    HIRL_TRY(hirl_image_decode(&sample, 0, decoded, &image));
+    HIRL_TRY(hirl_image_decode(&sample, 0, &scratch->decoded, &image));
     item->size = size;
-    item->checksum = hirl_hash64(encoded->data, sample.size);
+    item->n_source = size;
+    item->checksum = hirl_hash64(b, sample.size);
     item->height = image.height;
     item->width = image.width;
     item->channels = image.channels;
@@ -374,16 +430,15 @@ static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
 static hirl_status_t check_range(const hirl_pack_source_t *source, int64_t from, int64_t to,
                                  int n_threads, hirl_pack_progress_t *progress, int64_t n_before,
                                  char **reason) {
-    hirl_buffer_t *buffer = NULL; // [n_threads, 2]
-    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, 2 * n_threads, &buffer));
+    hirl_pack_scratch_t *scratch = NULL; // [n_threads]
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n_threads, &scratch));
     atomic_llong n_done = n_before;
     atomic_bool is_out_of_memory = false;
 #pragma omp parallel for schedule(dynamic, 16) num_threads(n_threads)
     for (int64_t i = from; i < to; i++) {
         if (is_out_of_memory || hirl_signal_cancels()) continue;
         int thread = omp_get_thread_num();
-        hirl_status_t status =
-            check_image(source, i, &buffer[2 * thread], &buffer[2 * thread + 1], &source->item[i]);
+        hirl_status_t status = check_image(source, i, &scratch[thread], &source->item[i]);
         if (status != HIRL_OK && status != HIRL_ERR_MEMORY) {
             const char *text = hirl_error_text_view();
             void *copy = NULL;
@@ -394,8 +449,8 @@ static hirl_status_t check_range(const hirl_pack_source_t *source, int64_t from,
         long long done = ++n_done;
         if (thread == 0) hirl_pack_progress_update(progress, done);
     }
-    for (int b = 0; b < 2 * n_threads; b++) hirl_buffer_reset(&buffer[b]);
-    hirl_mem_free(buffer);
+    for (int t = 0; t < n_threads; t++) hirl_pack_scratch_reset(&scratch[t]);
+    hirl_mem_free(scratch);
     HIRL_REQUIRE(!is_out_of_memory, HIRL_ERR_MEMORY,
                  "not enough memory to decode %d images at a time", n_threads);
     return hirl_pack_heed_signals();
@@ -505,7 +560,7 @@ hirl_status_t hirl_pack_source_open(hirl_world_t *world, const hirl_pack_cfg_t *
     if (hirl_world_rank(world) == 0) status = find_on_root(cfg, source);
     HIRL_TRY_GOTO(hirl_par_agree(world, status), status, err);
     HIRL_TRY_GOTO(broadcast_source(world, source), status, err);
-    if (source->n_files > 0) {
+    if (source->stride > 0) {
         HIRL_TRY_GOTO(load_content(world, source), status, err);
     } else {
         HIRL_TRY_GOTO(check_folder(world, cfg, source), status, err);
@@ -533,25 +588,37 @@ static void interleave(const uint8_t *planes, size_t n_pixels, int channels, uin
     }
 }
 
-static hirl_status_t read_image(const hirl_pack_source_t *source, int64_t i, uint8_t *out) {
+// The path of an input, for messages.
+static void name_input(const hirl_pack_source_t *source, int64_t i, char name[PATH_MAX]) {
     const hirl_pack_item_t *item = &source->item[i];
-    char path[PATH_MAX];
-    HIRL_TRY(make_path(source, i, path));
-    int fd = -1;
+    const int64_t at = source->name_offset[i];
+    const int size = (int)(source->name_offset[i + 1] - at);
+    const char *place = item->at > 0 ? source->file[item->archive].path : source->root;
+    if (hirl_text_format(name, PATH_MAX, "%s%s%.*s", place, item->at > 0 ? ": " : "/", size,
+                         source->name + at) != HIRL_OK)
+        name[PATH_MAX - 1] = '\0';
+}
+
+static hirl_status_t read_image(const hirl_pack_source_t *source, int64_t i,
+                                hirl_pack_scratch_t *scratch, uint8_t *out) {
+    const hirl_pack_item_t *item = &source->item[i];
+    char name[PATH_MAX];
     int64_t size = 0;
-    hirl_status_t status = open_image(path, &fd, &size);
-    HIRL_REQUIRE(status == HIRL_OK, status, "%s: %s", path, hirl_error_text_view());
-    if (size == item->size) status = read_bytes(fd, path, size, out);
-    close(fd);
-    HIRL_TRY(status);
-    HIRL_REQUIRE(
-        size == item->size && hirl_hash64(out, (size_t)size) == item->checksum, HIRL_ERR_IO,
-        "%s: changed since it was checked; pack again when nothing writes to the source", path);
+    hirl_status_t status = load_image(source, i, scratch, &size);
+    name_input(source, i, name);
+    HIRL_REQUIRE(status == HIRL_OK, status, "%s: %s", name, hirl_error_text_view());
+    HIRL_REQUIRE(size == item->n_source &&
+                     hirl_hash64(scratch->encoded.data, (size_t)size) == item->checksum,
+                 HIRL_ERR_IO,
+                 "%s: changed since it was checked; pack again when nothing writes to the source",
+                 name);
+    memcpy(out, scratch->encoded.data, (size_t)size);
     return HIRL_OK;
 }
 
-hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i, uint8_t *out) {
-    if (!source->content) return read_image(source, i, out);
+hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i,
+                                    hirl_pack_scratch_t *scratch, uint8_t *out) {
+    if (source->stride == 0) return read_image(source, i, scratch, out);
     const hirl_pack_item_t *item = &source->item[i];
     const uint8_t *pixels = source->content + i * source->stride + source->label_bytes;
     if (source->is_planar) {

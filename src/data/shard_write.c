@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <omp.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -154,14 +155,15 @@ static hirl_status_t write_attributes(hid_t file, const char *path,
 // Reads inputs order[from..to) to their places in `block`, and makes their checksums.
 static hirl_status_t read_block(const hirl_pack_source_t *source, const int64_t *order,
                                 int64_t from, int64_t to, const columns_t *columns, int n_threads,
-                                uint8_t *block) {
+                                hirl_pack_scratch_t *scratch, uint8_t *block) {
     hirl_status_t status = HIRL_OK;
     int64_t failed = INT64_MAX;
     char text[2048] = ""; // failures are recorded per thread
 #pragma omp parallel for schedule(dynamic, 8) num_threads(n_threads)
     for (int64_t i = from; i < to; i++) {
         uint8_t *out = block + (columns->offset[i] - columns->offset[from]);
-        hirl_status_t mine = hirl_pack_source_read(source, order[i], out);
+        hirl_status_t mine =
+            hirl_pack_source_read(source, order[i], &scratch[omp_get_thread_num()], out);
         if (mine == HIRL_OK) {
             columns->checksum[i] =
                 hirl_hash64(out, (size_t)(columns->offset[i + 1] - columns->offset[i]));
@@ -195,21 +197,25 @@ static hirl_status_t write_images(hid_t object, const char *path, const hirl_pac
                                   const int64_t *order, int64_t n, const columns_t *columns,
                                   int n_threads, hirl_pack_progress_t *progress, int64_t *n_done) {
     hirl_buffer_t block = {0};
+    hirl_pack_scratch_t *scratch = NULL; // [n_threads]
     hirl_status_t status = HIRL_OK;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n_threads, &scratch));
     for (int64_t from = 0, to; from < n; from = to) {
         to = from + 1;
         while (to < n && columns->offset[to + 1] - columns->offset[from] <= BLOCK_BYTES) to++;
         int64_t bytes = columns->offset[to] - columns->offset[from];
         HIRL_TRY_GOTO(hirl_pack_heed_signals(), status, done);
         HIRL_TRY_GOTO(hirl_buffer_reserve(&block, (size_t)bytes), status, done);
-        HIRL_TRY_GOTO(read_block(source, order, from, to, columns, n_threads, block.data), status,
-                      done);
+        HIRL_TRY_GOTO(read_block(source, order, from, to, columns, n_threads, scratch, block.data),
+                      status, done);
         HIRL_TRY_GOTO(write_slab(object, path, columns->offset[from], bytes, block.data), status,
                       done);
         *n_done += to - from;
         hirl_pack_progress_update(progress, *n_done);
     }
 done:
+    for (int t = 0; t < n_threads; t++) hirl_pack_scratch_reset(&scratch[t]);
+    hirl_mem_free(scratch);
     hirl_buffer_reset(&block);
     return status;
 }
@@ -308,9 +314,10 @@ hirl_status_t hirl_shard_fingerprint(const hirl_shard_header_t *header,
     HIRL_TRY_GOTO(columns_fill(&columns, source, order, n), status, done);
     // What an image file held was noted when it was checked.
     for (int64_t i = 0; i < n; i++)
-        columns.checksum[i] = source->content ? hash_of(source->content + order[i] * source->stride,
-                                                        source->stride, 1)
-                                              : source->item[order[i]].checksum;
+        columns.checksum[i] =
+            source->stride > 0
+                ? hash_of(source->content + order[i] * source->stride, source->stride, 1)
+                : source->item[order[i]].checksum;
     const uint64_t parts[] = {
         hash_of_header,
         hash_of(columns.offset, n + 1, sizeof *columns.offset),

@@ -187,7 +187,7 @@ static void test_refused(void) {
     shell("mkdir -p %s/none/a && echo x >%s/none/a/x.txt", cfg.source, cfg.source);
     snprintf(cfg.classes, sizeof cfg.classes, "leave");
     CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_DECK,
-                "pack%classes is 'leave', expected 'leaf', 'top' or 'none'");
+                "pack%classes is 'leave', expected 'leaf', 'top', 'archive' or 'none'");
     cfg.classes[0] = '\0';
     snprintf(cfg.source, sizeof cfg.source, "%s/none", test_path("splits"));
     CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_FORMAT, "holds no files .png, .jpg or .jpeg");

@@ -7,6 +7,7 @@
     check_shards.py tree FOLDER SHARD...              super-class/class/image, pack%classes = 'leaf'
     check_shards.py list FOLDER LIST SHARD...         lines 'path label'
     check_shards.py csv FOLDER CSV IMAGE LABEL SHARD...  class/image; labels from two columns of CSV
+    check_shards.py tar ARCHIVES SHARD...             members class/image (ARCHIVES separated by commas)
 
 Every object of the format is looked at: types, shapes, layout, attributes, offsets, names.
 """
@@ -17,6 +18,7 @@ import io
 import os
 import struct
 import sys
+import tarfile
 
 import h5py
 import numpy as np
@@ -96,7 +98,10 @@ def cifar(folder):
 
 def sample_of(root, path, label):
     with open(os.path.join(root, path), 'rb') as f:
-        data = f.read()
+        return sample_from(path, label, f.read())
+
+
+def sample_from(path, label, data):
     image = Image.open(io.BytesIO(data))
     image.load()
     is_gray = image.mode in ('1', 'L', 'LA', 'I', 'I;16')
@@ -162,9 +167,27 @@ def table(root, path, image, label):
         yield (name, labels[keys[0]] if keys else -1, *rest)
 
 
+def archived(paths):
+    found = []
+    for number, path in enumerate(paths.split(',')):
+        with tarfile.open(path, 'r:') as archive:
+            members = {}
+            for m in archive:
+                name = os.path.normpath(m.name)
+                hidden = any(part.startswith('.') for part in name.split('/'))
+                if m.isreg() and m.size and not hidden and name.lower().endswith(('.png', '.jpg', '.jpeg')):
+                    members[name] = archive.extractfile(m).read()
+            found += [(os.path.dirname(name), name, number, data) for name, data in members.items()]
+    found.sort(key=lambda f: (f[0].encode(), f[1].encode(), f[2]))
+    classes = sorted({f[0] for f in found}, key=lambda name: name.encode())
+    for place, name, _, data in found:
+        yield sample_from(name, classes.index(place) if classes != [''] else -1, data)
+
+
 def main():
-    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1, 'tree': 1, 'list': 2, 'csv': 4}[sys.argv[1]]
-    readers = {'idx': idx, 'cifar': cifar, 'folder': folder, 'tree': tree, 'list': listed, 'csv': table}
+    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1, 'tree': 1, 'list': 2, 'csv': 4, 'tar': 1}[sys.argv[1]]
+    readers = {'idx': idx, 'cifar': cifar, 'folder': folder, 'tree': tree, 'list': listed, 'csv': table,
+               'tar': archived}
     want = list(readers[kind](*sys.argv[2:2 + n_args]))
     a, classes, got = read_all(sys.argv[2 + n_args:])
     if a['is_shuffled'] or a['n_holdout']:
