@@ -382,6 +382,7 @@ threaded: $(THREADED)
 
 ## bench          run the benchmarks of validation/bench, print their `bench:` lines; search=... selects by name
 bench: deps-check
+	@$(DEPS_SH) packages bench
 	@$(MAKE) all benches
 	@PYTHON='$(PYTHON)' MPIRUN='$(MPIRUN)' $(RUN_TESTS) --bench --build $(BUILD) --program $(PROGRAM) \
 	    --search '$(search)'

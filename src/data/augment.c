@@ -225,6 +225,27 @@ static void normalize(const hirl_planes_t *planes, int channels, const affine_t 
     }
 }
 
+// Interleaved pixels as they are, in runs that hold whole vectors of 1 and of 3 channels.
+static void normalize_image(const hirl_image_t *image, const affine_t *affine, float *out) {
+    enum { RUN = 48 };
+    float scale[RUN], offset[RUN];
+    const size_t channels = (size_t)image->channels;
+    const size_t n = (size_t)image->height * (size_t)image->width * channels;
+    for (size_t i = 0; i < RUN; i++) {
+        scale[i] = affine->scale[i % channels];
+        offset[i] = affine->offset[i % channels];
+    }
+    for (size_t at = 0; at < n; at += RUN) {
+        const uint8_t *HIRL_RESTRICT in = image->pixels + at;
+        float *HIRL_RESTRICT to = out + at;
+        if (n - at >= RUN) {
+            for (int i = 0; i < RUN; i++) to[i] = (float)in[i] * scale[i] + offset[i];
+        } else {
+            for (size_t i = 0; i < n - at; i++) to[i] = (float)in[i] * scale[i] + offset[i];
+        }
+    }
+}
+
 hirl_status_t hirl_view_apply(hirl_augment_t *augment, const hirl_image_t *image,
                               const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
                               const float *mean, const float *std, float *out) {
@@ -324,10 +345,16 @@ hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *ima
     central_window(height, out_height, &how.y0, &how.n_y, &before_y);
     central_window(width, out_width, &how.x0, &how.n_x, &before_x);
 
-    hirl_planes_t planes;
-    HIRL_TRY(hirl_resample_planes(augment, image, &how, &planes));
     const int channels = image->channels;
     const affine_t affine = affine_make(mean, std, channels);
+    const bool is_kept = height == image->height && width == image->width && out_height == height &&
+                         out_width == width;
+    if (is_kept) {
+        normalize_image(image, &affine, out);
+        return HIRL_OK;
+    }
+    hirl_planes_t planes;
+    HIRL_TRY(hirl_resample_planes(augment, image, &how, &planes));
     const size_t pitch = (size_t)out_width * (size_t)channels;
     if (how.n_y < out_height || how.n_x < out_width) {
         for (size_t i = 0; i < (size_t)out_height * pitch; i++)

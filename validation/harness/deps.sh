@@ -4,7 +4,7 @@
 #   deps.sh packages build [check]   install the missing packages of these groups
 #   deps.sh faiss DIR                build DIR/libfaiss_c.a, FAISS's C API
 #   deps.sh list build [check]       print the packages, one a line
-#                                    (the groups fuzz and bundle are for those targets)
+#                                    (the groups fuzz, bundle and bench are for those targets)
 #   deps.sh derive list|deb822       print source entries for the binary ones on standard input
 #
 # The distribution's package of FAISS holds the C API's headers but not its code, so the code is compiled from
@@ -24,6 +24,7 @@ packages_check=(
 )
 packages_fuzz=(clang-14 libclang-rt-14-dev)
 packages_bundle=(binutils patchelf xz-utils)
+packages_bench=(mate-backgrounds lomiri-wallpapers-16.04)
 
 # For tests of this script: other programs in the place of the system's.
 dpkg_query=${HIRL_DPKG_QUERY:-dpkg-query}
@@ -44,7 +45,8 @@ packages_of() {
             check) printf '%s\n' "${packages_check[@]}" ;;
             fuzz) printf '%s\n' "${packages_fuzz[@]}" ;;
             bundle) printf '%s\n' "${packages_bundle[@]}" ;;
-            *) die "unknown group '$group', want build, check, fuzz or bundle" ;;
+            bench) printf '%s\n' "${packages_bench[@]}" ;;
+            *) die "unknown group '$group', want build, check, fuzz, bundle or bench" ;;
         esac
     done
 }
