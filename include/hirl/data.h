@@ -81,6 +81,10 @@ typedef struct hirl_pack_cfg {
     int n_label_columns;
     char classes
         [HIRL_DECK_TEXT_MAX]; // 'leaf' | 'top' | 'archive' | 'none': which folder is an image's class
+    int64_t max_side;         // larger images are resized and encoded again; 0: none
+    char side[HIRL_DECK_TEXT_MAX];   // 'longer' | 'shorter': which side that is
+    int64_t quality;                 // of JPEG
+    bool upright;                    // turn images as their EXIF orientation says
     char output[HIRL_DECK_TEXT_MAX]; // folder the shards go to
     int64_t shard_mib;               // size of a shard at most
     int64_t n_holdout; // samples moved, by a keyed random choice, to a split called 'holdout'

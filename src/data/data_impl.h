@@ -114,6 +114,13 @@ void hirl_shard_index_reset(hirl_shard_index_t *index);
 
 // -------------------------------------------------------------------------------------- pack_*.c
 
+/// What becomes of an image's bytes.
+typedef enum hirl_pack_made {
+    HIRL_PACK_KEPT,   // as they are
+    HIRL_PACK_TURNED, // without loss
+    HIRL_PACK_ENCODED // decoded, turned or resized, and encoded as JPEG
+} hirl_pack_made_t;
+
 /// What is known about one input before it is written; a plain value that travels between ranks as
 /// bytes.
 typedef struct hirl_pack_item {
@@ -121,11 +128,12 @@ typedef struct hirl_pack_item {
     int64_t n_source;  // images: bytes of the file or member
     int64_t at;        // position of a member's bytes in its archive; 0: a file of its own
     int32_t archive;   // file[archive] of the source holds it
-    uint64_t checksum; // folder: of the file as it was checked; else 0
+    uint64_t checksum; // images: of the file or member as it was checked; else 0
     int32_t height, width, channels;
     int32_t label;
     int32_t encoding; // hirl_encoding_t
     int32_t is_good;  // 0: skipped
+    int32_t made;     // hirl_pack_made_t
 } hirl_pack_item_t;
 
 typedef enum hirl_pack_format {
@@ -147,6 +155,7 @@ typedef struct hirl_pack_file {
 
 /// An opened source: all inputs in their canonical order, the same on every rank.
 typedef struct hirl_pack_source {
+    const hirl_pack_cfg_t *cfg; // borrowed
     hirl_pack_format_t format;
     char root[PATH_MAX]; // folder that the names are relative to
     int64_t n;
@@ -173,11 +182,36 @@ void hirl_pack_source_reset(hirl_pack_source_t *source);
 
 /// What one thread needs to read inputs; all zero before its first use.
 typedef struct hirl_pack_scratch {
-    hirl_buffer_t encoded, decoded;
+    hirl_buffer_t encoded, decoded, turned, resized, made;
+    hirl_augment_t *augment;
     int archive_fd; // open if archive_path is not empty
     char archive_path[PATH_MAX];
 } hirl_pack_scratch_t;
 void hirl_pack_scratch_reset(hirl_pack_scratch_t *scratch);
+
+/// An image as it is to be stored.
+typedef struct hirl_pack_stored {
+    const uint8_t *bytes; // the input's own, or in the scratch space
+    size_t size;
+    int height, width, channels;
+    hirl_encoding_t encoding;
+    hirl_pack_made_t made;
+} hirl_pack_stored_t;
+
+/// Turns and resizes an encoded image as pack%upright and pack%max_side say; the same bytes each time.
+/// `sample` lies in scratch->encoded, its pixels in scratch->decoded (NULL: they are decoded when they
+/// are needed).
+hirl_status_t hirl_pack_make_image(const hirl_pack_cfg_t *cfg, const hirl_sample_t *sample,
+                                   const hirl_image_t *image, hirl_pack_scratch_t *scratch,
+                                   hirl_pack_stored_t *stored_p);
+
+/// The orientation in a JPEG's EXIF data, 1 to 8; 1 if it has none. *at_p: position of its value, 0: none;
+/// *is_big_endian_p: how the value is written. Reads no byte outside, whatever the file says.
+int hirl_exif_orientation(const uint8_t *bytes, size_t size, size_t *at_p, bool *is_big_endian_p);
+
+/// Turns an image as an orientation wants it shown; `out` has room for it, and has its sides swapped
+/// from 5 on.
+void hirl_pack_turn(const hirl_image_t *image, int orientation, uint8_t *out);
 
 /// Copies input `i` as it is to be stored: item[i].size bytes. Not collective, thread-safe.
 hirl_status_t hirl_pack_source_read(const hirl_pack_source_t *source, int64_t i,

@@ -66,6 +66,21 @@ static const hirl_key_t pack_keys[] = {
         "'archive': the name of its tar archive without '.tar', as in ImageNet's "
         "n01440764.tar. "
         "'none': labels of any source are left out."),
+    HIRL_ROW_INT(
+        hirl_pack_cfg_t, max_side, "0", 0, 65500, "pixels",
+        "Images whose pack%side is longer are decoded, made so small by antialiased bicubic "
+        "interpolation, and encoded as JPEG (grey, or colour with 4:2:0 subsampling); all "
+        "others, and with 0 all, stay byte for byte."),
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, side, "'longer'", "longer|shorter",
+                  "Which side of an image pack%max_side is about. 'shorter' is what crops of "
+                  "training need: the usual ImageNet is packed with 256 or more."),
+    HIRL_ROW_INT(hirl_pack_cfg_t, quality, "90", 1, 100, "",
+                 "JPEG quality of images that are encoded again."),
+    HIRL_ROW_BOOL(hirl_pack_cfg_t, upright, ".true.",
+                  "Turn JPEG images as their EXIF orientation says: without loss where their sides "
+                  "are multiples of the blocks of the coding, else they are decoded and encoded "
+                  "again. .false. keeps them as they are, which is what torchvision's ImageFolder "
+                  "sees."),
     HIRL_ROW_TEXT(hirl_pack_cfg_t, output, NULL, NULL,
                   "Folder that the shards go to, as <split>-00000.h5 and so on."),
     HIRL_ROW_INT(hirl_pack_cfg_t, shard_mib, "1024", 1, 1048576, "MiB",

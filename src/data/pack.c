@@ -109,6 +109,14 @@ static hirl_status_t check_cfg(const hirl_pack_cfg_t *cfg) {
         cfg->n_label_columns);
     HIRL_REQUIRE(cfg->output[0], HIRL_ERR_DECK,
                  "pack%%output is empty: name the folder that the shards go to");
+    HIRL_REQUIRE(cfg->max_side >= 0 && cfg->max_side <= HIRL_IMAGE_SIDE_MAX, HIRL_ERR_DECK,
+                 "pack%%max_side is %lld, expected 0 to %d", (long long)cfg->max_side,
+                 HIRL_IMAGE_SIDE_MAX);
+    HIRL_REQUIRE(cfg->quality >= 0 && cfg->quality <= 100, HIRL_ERR_DECK,
+                 "pack%%quality is %lld, expected 1 to 100", (long long)cfg->quality);
+    HIRL_REQUIRE(!cfg->side[0] || strcmp(cfg->side, "longer") == 0 ||
+                     strcmp(cfg->side, "shorter") == 0,
+                 HIRL_ERR_DECK, "pack%%side is '%s', expected 'longer' or 'shorter'", cfg->side);
     HIRL_REQUIRE(cfg->shard_mib >= 1 && cfg->shard_mib <= 1 << 20, HIRL_ERR_DECK,
                  "pack%%shard_mib is %lld, expected 1 to %d", (long long)cfg->shard_mib, 1 << 20);
     HIRL_REQUIRE(cfg->n_holdout >= 0, HIRL_ERR_DECK, "pack%%n_holdout is %lld, expected 0 or more",
@@ -506,6 +514,16 @@ static void report(const hirl_pack_cfg_t *cfg, const hirl_pack_source_t *source,
                       "folder = %s",
                       plan[p].name, (long long)plan[p].n, n_classes, (long long)plan[p].n_shards,
                       hirl_text_bytes(bytes, (double)plan[p].n_bytes), cfg->output);
+    }
+    int64_t n_made[3] = {0};
+    for (int64_t i = 0; i < source->n; i++) {
+        if (source->item[i].is_good) n_made[source->item[i].made]++;
+    }
+    if (n_made[HIRL_PACK_TURNED] + n_made[HIRL_PACK_ENCODED] > 0) {
+        hirl_log_root(HIRL_LOG_INFO,
+                      "pack: kept = %lld, turned without loss = %lld, encoded again = %lld",
+                      (long long)n_made[HIRL_PACK_KEPT], (long long)n_made[HIRL_PACK_TURNED],
+                      (long long)n_made[HIRL_PACK_ENCODED]);
     }
     double n = (double)(plan[0].n + plan[1].n);
     hirl_log_root(HIRL_LOG_INFO,

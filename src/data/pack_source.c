@@ -166,6 +166,11 @@ static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
         default: HIRL_TRY(hirl_pack_find_cifar(cfg, source));
     }
     HIRL_REQUIRE(source->n > 0, HIRL_ERR_FORMAT, "pack%%source: %s holds no samples", cfg->source);
+    HIRL_REQUIRE(
+        cfg->max_side == 0 || source->stride == 0, HIRL_ERR_DECK,
+        "pack%%max_side is %lld, and the images of %s are raw pixels, which are not resized: "
+        "leave it out",
+        (long long)cfg->max_side, cfg->source);
     if (strcmp(cfg->classes, "none") == 0) {
         for (int64_t i = 0; i < source->n; i++) source->item[i].label = -1;
         hirl_class_table_reset(&source->classes);
@@ -325,6 +330,10 @@ static hirl_status_t make_path(const hirl_pack_source_t *source, int64_t i, char
 void hirl_pack_scratch_reset(hirl_pack_scratch_t *scratch) {
     hirl_buffer_reset(&scratch->encoded);
     hirl_buffer_reset(&scratch->decoded);
+    hirl_buffer_reset(&scratch->turned);
+    hirl_buffer_reset(&scratch->resized);
+    hirl_buffer_reset(&scratch->made);
+    hirl_augment_destroy(&scratch->augment);
     if (scratch->archive_path[0]) close(scratch->archive_fd);
     scratch->archive_path[0] = '\0';
 }
@@ -414,13 +423,16 @@ static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
                  b[0], size > 1 ? b[1] : 0, size > 2 ? b[2] : 0);
     hirl_image_t image = {0};
     HIRL_TRY(hirl_image_decode(&sample, 0, &scratch->decoded, &image));
-    item->size = size;
+    hirl_pack_stored_t stored;
+    HIRL_TRY(hirl_pack_make_image(source->cfg, &sample, &image, scratch, &stored));
+    item->size = (int64_t)stored.size;
     item->n_source = size;
     item->checksum = hirl_hash64(b, sample.size);
-    item->height = image.height;
-    item->width = image.width;
-    item->channels = image.channels;
-    item->encoding = (int32_t)sample.encoding;
+    item->height = stored.height;
+    item->width = stored.width;
+    item->channels = stored.channels;
+    item->encoding = (int32_t)stored.encoding;
+    item->made = (int32_t)stored.made;
     item->is_good = 1;
     return HIRL_OK;
 }
@@ -556,6 +568,7 @@ done:
 hirl_status_t hirl_pack_source_open(hirl_world_t *world, const hirl_pack_cfg_t *cfg,
                                     hirl_pack_source_t *source) {
     memset(source, 0, sizeof *source);
+    source->cfg = cfg;
     hirl_status_t status = HIRL_OK;
     if (hirl_world_rank(world) == 0) status = find_on_root(cfg, source);
     HIRL_TRY_GOTO(hirl_par_agree(world, status), status, err);
@@ -612,7 +625,18 @@ static hirl_status_t read_image(const hirl_pack_source_t *source, int64_t i,
                  HIRL_ERR_IO,
                  "%s: changed since it was checked; pack again when nothing writes to the source",
                  name);
-    memcpy(out, scratch->encoded.data, (size_t)size);
+    hirl_pack_stored_t stored = {.bytes = scratch->encoded.data, .size = (size_t)size};
+    if (item->made != HIRL_PACK_KEPT) {
+        hirl_sample_t sample = {.bytes = scratch->encoded.data, .size = (size_t)size};
+        (void)hirl_image_sniff(sample.bytes, sample.size, &sample.encoding);
+        status = hirl_pack_make_image(source->cfg, &sample, NULL, scratch, &stored);
+        HIRL_REQUIRE(status == HIRL_OK, status, "%s: %s", name, hirl_error_text_view());
+    }
+    // The same library makes the same bytes of the same file.
+    HIRL_REQUIRE((int64_t)stored.size == item->size, HIRL_ERR_INTERNAL,
+                 "%s: encoded to %zu bytes, and to %lld before", name, stored.size,
+                 (long long)item->size);
+    memcpy(out, stored.bytes, stored.size);
     return HIRL_OK;
 }
 

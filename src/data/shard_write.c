@@ -126,6 +126,10 @@ static const char *classes_text(const hirl_pack_cfg_t *cfg) {
     return cfg->classes[0] ? cfg->classes : "leaf";
 }
 
+static const char *side_text(const hirl_pack_cfg_t *cfg) {
+    return cfg->side[0] ? cfg->side : "longer";
+}
+
 static hirl_status_t write_attributes(hid_t file, const char *path,
                                       const hirl_shard_header_t *header, int64_t n,
                                       hirl_shard_encoding_t encoding, const char *format) {
@@ -142,6 +146,10 @@ static hirl_status_t write_attributes(hid_t file, const char *path,
     HIRL_TRY(hirl_data_h5_write_text(file, path, "source", cfg->source));
     HIRL_TRY(hirl_data_h5_write_text(file, path, "source_format", format));
     HIRL_TRY(hirl_data_h5_write_text(file, path, "classes", classes_text(cfg)));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "max_side", H5T_STD_I64LE, cfg->max_side));
+    HIRL_TRY(hirl_data_h5_write_text(file, path, "side", side_text(cfg)));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "quality", H5T_STD_I64LE, cfg->quality));
+    HIRL_TRY(hirl_data_h5_write_int(file, path, "is_upright", H5T_STD_I32LE, cfg->upright));
     HIRL_TRY(hirl_data_h5_write_int(file, path, "seed", H5T_STD_I64LE, cfg->seed));
     HIRL_TRY(hirl_data_h5_write_int(file, path, "is_shuffled", H5T_STD_I32LE, cfg->shuffle));
     HIRL_TRY(hirl_data_h5_write_int(file, path, "n_holdout", H5T_STD_I64LE, cfg->n_holdout));
@@ -292,12 +300,18 @@ static hirl_status_t hash_header(const hirl_shard_header_t *header,
     const hirl_pack_cfg_t *cfg = header->cfg;
     hirl_text_t text = {0};
     HIRL_TRY(hirl_text_append(
-        &text, "%d\n%s\n%s\n%lld %lld %lld\n%s\n%s\n%s\n%lld %d %lld %d %lld\n%s",
-        HIRL_SHARD_VERSION, header->split, header->taken_from ? header->taken_from : "",
-        (long long)header->number, (long long)header->n_shards, (long long)header->n_split_samples,
-        cfg->source, hirl_pack_format_text(source->format), classes_text(cfg), (long long)cfg->seed,
-        cfg->shuffle, (long long)cfg->n_holdout, source->is_planar, (long long)source->stride,
-        hirl_build_info_text()));
+        &text, "%d\n%s\n%s\n%lld %lld %lld\n%s\n%s\n%s\n%lld %d %lld %d %lld\n", HIRL_SHARD_VERSION,
+        header->split, header->taken_from ? header->taken_from : "", (long long)header->number,
+        (long long)header->n_shards, (long long)header->n_split_samples, cfg->source,
+        hirl_pack_format_text(source->format), classes_text(cfg), (long long)cfg->seed,
+        cfg->shuffle, (long long)cfg->n_holdout, source->is_planar, (long long)source->stride));
+    hirl_status_t status =
+        hirl_text_append(&text, "%lld %s %lld %d\n%s", (long long)cfg->max_side, side_text(cfg),
+                         (long long)cfg->quality, cfg->upright, hirl_build_info_text());
+    if (status != HIRL_OK) {
+        hirl_text_reset(&text);
+        return status;
+    }
     *hash_p = hirl_hash64(text.data, text.size);
     hirl_text_reset(&text);
     return HIRL_OK;

@@ -8,6 +8,7 @@
     check_shards.py list FOLDER LIST SHARD...         lines 'path label'
     check_shards.py csv FOLDER CSV IMAGE LABEL SHARD...  class/image; labels from two columns of CSV
     check_shards.py tar ARCHIVES SHARD...             members class/image (ARCHIVES separated by commas)
+    check_shards.py small FOLDER SIDE PIXELS QUALITY SHARD...  class/image; pack%max_side = PIXELS
 
 Every object of the format is looked at: types, shapes, layout, attributes, offsets, names.
 """
@@ -184,10 +185,37 @@ def archived(paths):
         yield sample_from(name, classes.index(place) if classes != [''] else -1, data)
 
 
+def decoded(data):
+    """Pixels as packing sees them."""
+    image = Image.open(io.BytesIO(data))
+    if image.mode.startswith('I'):  # of 16 bits the upper byte counts
+        return Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    return image.convert('L' if image.mode in ('1', 'L', 'LA') else 'RGB')
+
+
+def small(root, side, most, quality):
+    """Images whose side is longer, resized and encoded by Pillow; the others as they are."""
+    for name, label, height, width, channels, data in tree(root):
+        now, most = max(height, width) if side == 'longer' else min(height, width), int(most)
+        if now > most:
+            size = [max(1, (2 * v * most + now) // (2 * now)) for v in (width, height)]
+            b = io.BytesIO()
+            image = decoded(data).resize(size, Image.BICUBIC)
+            image.save(b, 'JPEG', quality=int(quality), subsampling=2)
+            width, height, data = *size, b.getvalue()
+        yield name, label, height, width, channels, data
+
+
+def as_pixels(sample):
+    """Two encoders agree if what they made decodes to the same pixels."""
+    data = sample[5]
+    return (*sample[:5], np.array(Image.open(io.BytesIO(data))).tobytes() if data[:2] == b'\xff\xd8' else data)
+
+
 def main():
-    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1, 'tree': 1, 'list': 2, 'csv': 4, 'tar': 1}[sys.argv[1]]
+    kind, n_args = sys.argv[1], {'idx': 2, 'cifar': 1, 'folder': 1, 'tree': 1, 'list': 2, 'csv': 4, 'tar': 1, 'small': 4}[sys.argv[1]]
     readers = {'idx': idx, 'cifar': cifar, 'folder': folder, 'tree': tree, 'list': listed, 'csv': table,
-               'tar': archived}
+               'tar': archived, 'small': small}
     want = list(readers[kind](*sys.argv[2:2 + n_args]))
     a, classes, got = read_all(sys.argv[2 + n_args:])
     if a['is_shuffled'] or a['n_holdout']:
@@ -197,6 +225,8 @@ def main():
         kept = set(name for name, *_ in got)
         need(len(got) == len(want) - a['n_holdout'] * ('taken_from' not in a), f'{len(got)} of {len(want)} samples')
         want = [sample for sample in want if sample[0] in kept]
+    if kind == 'small':
+        got, want = [as_pixels(sample) for sample in got], [as_pixels(sample) for sample in want]
     need(len(got) == len(want), f'{len(got)} samples, expected {len(want)}')
     for g, w in zip(got, want):
         need(g == w, f'{w[0]}: got {g[:5]}, expected {w[:5]}, bytes {"agree" if g[5] == w[5] else "differ"}')
