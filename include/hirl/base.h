@@ -258,6 +258,10 @@ typedef struct hirl_rng {
 hirl_rng_t hirl_rng_make(uint64_t seed, hirl_rng_purpose_t purpose, uint64_t epoch, uint64_t index,
                          uint32_t view);
 
+/// The part of the stream from block part * 2^32 on, whatever was drawn from `rng` so far; part 0 is its beginning. As good as a
+/// fresh stream, and independent of the other parts.
+hirl_rng_t hirl_rng_part(const hirl_rng_t *rng, uint32_t part);
+
 uint32_t hirl_rng_u32(hirl_rng_t *rng);
 uint64_t hirl_rng_u64(hirl_rng_t *rng);
 double hirl_rng_uniform(hirl_rng_t *rng);                        // [0, 1), 53 bits

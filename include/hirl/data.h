@@ -36,26 +36,53 @@ typedef struct hirl_data_cfg {
 extern const hirl_group_t hirl_data_group;
 
 /// &views: the augmented views of one sample. A list with one item counts for all views.
-/// Order of the operations: random resized crop, colour jitter, grayscale, blur, solarise, flip, normalise.
+/// Order of the operations: crop, flip, RandAugment, rotation, [grayscale if gray_first], colour jitter, grayscale, posterise,
+/// autocontrast, equalise, blur, solarise, normalise with lighting, random erasing. The flip commutes with all but the first
+/// three, so that recipes which flip elsewhere have the same views.
 typedef struct hirl_views_cfg {
     int64_t crop_size
         [HIRL_DECK_LIST_MAX]; // pixels; its length is the number of views (one item: the method's number)
     int n_crop_size;
+    char
+        crop[HIRL_DECK_TEXT_MAX]; // 'random_resized' | 'resize_random' | 'resize_center' | 'resize'
+    int64_t resize;  // resize_random, resize_center: the shorter side becomes this first; 0: stays
+    int64_t padding; // resize_random: black pixels on each side
     double crop_scale_min[HIRL_DECK_LIST_MAX],
         crop_scale_max[HIRL_DECK_LIST_MAX]; // share of the area
     int n_crop_scale_min, n_crop_scale_max;
     double crop_ratio[HIRL_DECK_LIST_MAX]; // width / height: min, max
     int n_crop_ratio;
-    char interpolation[HIRL_DECK_TEXT_MAX]; // 'bilinear' | 'bicubic'
-    double jitter_prob, brightness, contrast, saturation, hue;
-    double gray_prob;
+    char interpolation[HIRL_DECK_LIST_MAX]
+                      [HIRL_DECK_TEXT_MAX]; // 'bilinear' | 'bicubic' | 'lanczos'
+    int n_interpolation;
+    double flip_prob[HIRL_DECK_LIST_MAX];
+    int n_flip_prob;
+    int64_t rand_augment; // RandAugment: operations per view; 0: none
+    double rand_augment_magnitude, rand_augment_std, rand_augment_prob;
+    double rotate_degrees[HIRL_DECK_LIST_MAX];
+    int n_rotate_degrees;
+    bool gray_first;
+    double jitter_prob[HIRL_DECK_LIST_MAX], brightness[HIRL_DECK_LIST_MAX],
+        contrast[HIRL_DECK_LIST_MAX], saturation[HIRL_DECK_LIST_MAX], hue[HIRL_DECK_LIST_MAX];
+    int n_jitter_prob, n_brightness, n_contrast, n_saturation, n_hue;
+    double gray_prob[HIRL_DECK_LIST_MAX];
+    int n_gray_prob;
+    double posterize_prob[HIRL_DECK_LIST_MAX];
+    int n_posterize_prob;
+    int64_t posterize_bits;
+    double autocontrast_prob[HIRL_DECK_LIST_MAX], equalize_prob[HIRL_DECK_LIST_MAX];
+    int n_autocontrast_prob, n_equalize_prob;
     double blur_prob[HIRL_DECK_LIST_MAX];
     int n_blur_prob;
     double blur_sigma[HIRL_DECK_LIST_MAX]; // pixels: min, max
     int n_blur_sigma;
     double solarize_prob[HIRL_DECK_LIST_MAX];
     int n_solarize_prob;
-    double flip_prob;
+    double lighting_std;
+    double erase_prob[HIRL_DECK_LIST_MAX];
+    int n_erase_prob;
+    double erase_area[HIRL_DECK_LIST_MAX], erase_ratio[HIRL_DECK_LIST_MAX]; // min, max
+    int n_erase_area, n_erase_ratio;
     char
         maker[HIRL_DECK_TEXT_MAX]; // 'auto' | 'loader' | 'backend': who makes the views of training
     // evaluation transform: resize the shorter side, centre crop; 0: leave as stored
@@ -193,17 +220,47 @@ hirl_status_t hirl_image_decode_part(const hirl_sample_t *sample, int channels, 
                                      hirl_image_t *image_p);
 static inline int hirl_shrunk(int side, int shrink) { return (side + shrink - 1) / shrink; }
 
-/// One view's distribution (a row of &views resolved for that view).
+/// Pillow's resampling filters: antialiased where an image is resized, interpolating where it is turned or sheared.
+typedef enum hirl_filter {
+    HIRL_FILTER_BILINEAR,
+    HIRL_FILTER_BICUBIC,
+    HIRL_FILTER_LANCZOS, // resizing only
+    HIRL_FILTER_NEAREST  // turning and shearing only
+} hirl_filter_t;
+
+/// How a view is cut from the image.
+typedef enum hirl_crop {
+    HIRL_CROP_RANDOM_RESIZED, // a random rectangle, resized to the view
+    HIRL_CROP_RESIZE_RANDOM, // shorter side resized, black margin, a random window of the view's size
+    HIRL_CROP_RESIZE_CENTER, // shorter side resized, the central window
+    HIRL_CROP_RESIZE         // the whole image, resized to the view
+} hirl_crop_t;
+
+/// One view's distribution (a row of &views resolved for that view). Whatever is zero is left out.
 typedef struct hirl_view_spec {
     int size; // pixels, square
     double scale[2], ratio[2];
     bool is_bicubic;
     double jitter_prob, brightness, contrast, saturation, hue;
     double gray_prob, blur_prob, blur_sigma[2], solarize_prob, flip_prob;
+    bool is_lanczos; // instead of is_bicubic
+    bool is_gray_first;
+    hirl_crop_t crop;
+    int resize, padding; // HIRL_CROP_RESIZE_...
+    double rotate_degrees, posterize_prob, autocontrast_prob, equalize_prob;
+    int posterize_bits;
+    int rand_augment; // operations, at most HIRL_MAX_RAND_AUGMENT
+    double rand_augment_magnitude, rand_augment_std, rand_augment_prob;
+    double lighting_std;
+    double erase_prob, erase_area[2], erase_ratio[2];
 } hirl_view_spec_t;
+enum { HIRL_MAX_RAND_AUGMENT = 8 };
+
+/// The key of &views by which the view needs the loader: the first operation that backends do not have; NULL if they have all.
+const char *hirl_view_spec_loader_key_view(const hirl_view_spec_t *spec);
 
 /// Resolves &views into `n_views` specs (the method's number when crop_size has one item, else its length, which must be >= min_views).
-/// Errors: HIRL_ERR_DECK naming the list whose length does not fit.
+/// Errors: HIRL_ERR_DECK naming the list whose length does not fit, or the key that views%maker = 'backend' forbids.
 hirl_status_t hirl_views_resolve(const hirl_views_cfg_t *cfg, int min_views,
                                  hirl_view_spec_t specs[HIRL_MAX_VIEWS], int *n_views_p);
 
@@ -226,7 +283,7 @@ hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *ima
 /// Single operations, in place or into `out`, for tests against Pillow; u8 [H, W, C], C = 1 or 3. See augment.c for the rounding rules.
 hirl_status_t hirl_image_resize_crop(hirl_augment_t *augment, const hirl_image_t *image, int top,
                                      int left, int height, int width, int out_height, int out_width,
-                                     bool is_bicubic, uint8_t *out);
+                                     hirl_filter_t filter, uint8_t *out);
 void hirl_image_brightness(hirl_image_t *image, double factor);
 void hirl_image_contrast(hirl_image_t *image, double factor);
 void hirl_image_saturation(hirl_image_t *image, double factor);

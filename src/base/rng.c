@@ -37,6 +37,15 @@ hirl_rng_t hirl_rng_make(uint64_t seed, hirl_rng_purpose_t purpose, uint64_t epo
     return rng;
 }
 
+hirl_rng_t hirl_rng_part(const hirl_rng_t *rng, uint32_t part) {
+    HIRL_ASSERT(part < 1u << (32 - PURPOSE_BITS));
+    hirl_rng_t other = *rng;
+    other.counter[0] = 0;
+    other.counter[1] = (rng->counter[1] & ((1u << PURPOSE_BITS) - 1)) | part << PURPOSE_BITS;
+    other.n_left = 0;
+    return other;
+}
+
 uint32_t hirl_rng_u32(hirl_rng_t *rng) {
     if (rng->n_left == 0) {
         philox4x32_ctr_t out = philox(rng->counter[0], rng->counter[1], rng->counter[2],

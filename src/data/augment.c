@@ -1,10 +1,11 @@
 // One view of a decoded image: draws, crop, operations in their order, normalisation.
-// The order of the draws is fixed whatever the probabilities, so that changing one setting leaves
-// the others' draws alone: flip; jitter; its order; brightness, contrast, saturation, hue;
+// The order of the draws is fixed whatever the probabilities, so that changing one setting leaves the others' draws
+// alone. The first part of the stream: flip; jitter; its order; brightness, contrast, saturation, hue;
 // grayscale; blur; sigma; solarise; then the crop: up to ten times area and log-ratio, and top and
-// left of the first that fits.
-// The flip is done first, by mirroring the resampling table: every later operation is the same for
-// all pixels or symmetric, so the result is the same bit for bit, and it costs nothing.
+// left of the first that fits. The second: rotation, posterise, autocontrast, equalise, lighting,
+// erasing, the window of a resized image, RandAugment, the erased rectangle. The third: the noise.
+// The flip is done first, by mirroring the resampling table: it costs nothing, and all later operations of the usual
+// recipes are the same for all pixels or symmetric, so that its place makes no difference.
 // After grayscale the three channels are one; it is carried once and written three times.
 #include "augment_impl.h"
 
@@ -12,7 +13,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { N_CROP_TRIES = 10 };
+#include "clones_impl.h"
+
+enum { N_CROP_TRIES = 10, PART_MORE = 1, PART_NOISE = 2, SOLARIZE_FROM = 128 };
 
 hirl_status_t hirl_augment_create(hirl_augment_t **augment_p) {
     hirl_augment_t *augment = NULL;
@@ -25,6 +28,9 @@ void hirl_augment_destroy(hirl_augment_t **augment) {
     if (*augment == NULL) return;
     hirl_augment_t *self = *augment;
     hirl_scratch_reset(&self->image);
+    hirl_scratch_reset(&self->spare);
+    hirl_scratch_reset(&self->words);
+    hirl_scratch_reset(&self->places);
     hirl_scratch_reset(&self->tall);
     hirl_scratch_reset(&self->row);
     hirl_scratch_reset(&self->sums);
@@ -86,6 +92,54 @@ static bool draw_coin(hirl_rng_t *rng, double probability) {
     return hirl_rng_uniform(rng) < probability;
 }
 
+// torchvision's Resize(int): the shorter side becomes `resize`, the longer is truncated; 0: as it is.
+static void resized_size(int height, int width, int resize, int *height_p, int *width_p) {
+    if (resize == 0) {
+        *height_p = height;
+        *width_p = width;
+    } else if (width <= height) {
+        *width_p = resize;
+        *height_p = (int)((double)((int64_t)resize * height) / width);
+    } else {
+        *height_p = resize;
+        *width_p = (int)((double)((int64_t)resize * width) / height);
+    }
+}
+
+// First pixel of the window along an axis; an image that is smaller than the window, with its margin, lies
+// somewhere on black.
+static int draw_window(int size, int padding, int window, hirl_rng_t *rng) {
+    const int first = -padding, last = size + padding - window;
+    const int low = first < last ? first : last, high = first < last ? last : first;
+    return low + (int)hirl_rng_below(rng, high - low + 1);
+}
+
+// CenterCrop's: of black beyond the image the smaller half lies in front.
+static int central_window(int size, int window) {
+    return window > size ? -((window - size) / 2) : (int)rint((size - window) / 2.0);
+}
+
+static void draw_more(const hirl_view_spec_t *spec, int height, int width, hirl_rng_t *rng,
+                      hirl_view_draws_t *draws) {
+    draws->degrees = hirl_rng_range(rng, -spec->rotate_degrees, spec->rotate_degrees);
+    draws->is_posterized = draw_coin(rng, spec->posterize_prob);
+    draws->has_autocontrast = draw_coin(rng, spec->autocontrast_prob);
+    draws->is_equalized = draw_coin(rng, spec->equalize_prob);
+    for (int i = 0; i < 3; i++) draws->lighting[i] = spec->lighting_std * hirl_rng_normal(rng);
+    draws->is_erased = draw_coin(rng, spec->erase_prob);
+    if (spec->crop == HIRL_CROP_RESIZE_RANDOM || spec->crop == HIRL_CROP_RESIZE_CENTER)
+        resized_size(height, width, spec->resize, &draws->resized_height, &draws->resized_width);
+    if (spec->crop == HIRL_CROP_RESIZE_RANDOM) {
+        draws->window_y = draw_window(draws->resized_height, spec->padding, spec->size, rng);
+        draws->window_x = draw_window(draws->resized_width, spec->padding, spec->size, rng);
+    } else if (spec->crop == HIRL_CROP_RESIZE_CENTER) {
+        draws->window_y = central_window(draws->resized_height, spec->size);
+        draws->window_x = central_window(draws->resized_width, spec->size);
+    }
+    hirl_rand_augment_draw(spec, rng, draws->rand_augment);
+    if (draws->is_erased) hirl_erase_draw(spec, rng, &draws->erase);
+}
+
 void hirl_view_draw(const hirl_view_spec_t *spec, int height, int width, hirl_rng_t *rng,
                     hirl_view_draws_t *draws_p) {
     hirl_view_draws_t draws = {0};
@@ -110,7 +164,15 @@ void hirl_view_draw(const hirl_view_spec_t *spec, int height, int width, hirl_rn
     draws.has_blur = draw_coin(rng, spec->blur_prob);
     draws.sigma = hirl_rng_range(rng, spec->blur_sigma[0], spec->blur_sigma[1]);
     draws.is_solarized = draw_coin(rng, spec->solarize_prob);
-    draw_crop(spec, height, width, rng, &draws);
+    if (spec->crop == HIRL_CROP_RANDOM_RESIZED) {
+        draw_crop(spec, height, width, rng, &draws);
+    } else {
+        draws.height = height;
+        draws.width = width;
+    }
+    hirl_rng_t more = hirl_rng_part(rng, PART_MORE);
+    draws.noise = hirl_rng_part(rng, PART_NOISE);
+    draw_more(spec, height, width, &more, &draws);
     *draws_p = draws;
 }
 
@@ -146,6 +208,29 @@ void hirl_view_write_recipe(const hirl_view_spec_t *spec, const hirl_view_draws_
 
 // ------------------------------------------------------------------------------------ operations
 
+int hirl_planes_mean_luma(const hirl_planes_t *planes) {
+    // Without columns beyond the width one span is the whole plane.
+    const bool is_dense = planes->stride == planes->width;
+    const int n_rows = is_dense ? 1 : planes->height;
+    const size_t n = is_dense ? hirl_plane_size(planes) : (size_t)planes->width;
+    int64_t sum = 0;
+    for (int y = 0; y < n_rows; y++) {
+        const uint8_t *row = hirl_plane_row_view(planes, 0, y);
+        sum += planes->channels == 3 ? hirl_span_sum_luma(row, hirl_plane_row_view(planes, 1, y),
+                                                          hirl_plane_row_view(planes, 2, y), n)
+                                     : hirl_span_sum(row, n);
+    }
+    return hirl_contrast_mean(sum, (int64_t)planes->height * planes->width);
+}
+
+static void make_gray(hirl_planes_t *planes) {
+    if (planes->channels != 3) return;
+    const size_t plane = hirl_plane_size(planes);
+    hirl_span_luma(planes->data, planes->data + plane, planes->data + 2 * plane, plane,
+                   planes->data);
+    planes->channels = 1;
+}
+
 static void jitter(const hirl_planes_t *planes, const hirl_view_spec_t *spec,
                    const hirl_view_draws_t *draws) {
     const size_t plane = hirl_plane_size(planes), n = plane * (size_t)planes->channels;
@@ -158,14 +243,8 @@ static void jitter(const hirl_planes_t *planes, const hirl_view_spec_t *spec,
                 if (spec->brightness > 0) hirl_span_blend(r, n, 0, factor);
                 break;
             case HIRL_JITTER_CONTRAST:
-                if (spec->contrast > 0) {
-                    // Columns beyond the width are still black and add nothing to the sum.
-                    const int64_t sum =
-                        is_rgb ? hirl_span_sum_luma(r, g, b, plane) : hirl_span_sum(r, plane);
-                    const int mean =
-                        hirl_contrast_mean(sum, (int64_t)planes->height * planes->width);
-                    hirl_span_blend(r, n, mean, factor);
-                }
+                if (spec->contrast > 0)
+                    hirl_span_blend(r, n, hirl_planes_mean_luma(planes), factor);
                 break;
             case HIRL_JITTER_SATURATION:
                 if (spec->saturation > 0 && is_rgb) hirl_span_saturation(r, g, b, plane, factor);
@@ -184,7 +263,7 @@ typedef struct affine {
 } affine_t;
 
 static affine_t affine_make(const float *mean, const float *std, int channels) {
-    affine_t affine;
+    affine_t affine = {{0}, {0}};
     for (int c = 0; c < channels; c++) {
         affine.scale[c] = (float)(1.0 / (255.0 * (double)std[c]));
         affine.offset[c] = (float)(-(double)mean[c] / (double)std[c]);
@@ -192,14 +271,14 @@ static affine_t affine_make(const float *mean, const float *std, int channels) {
     return affine;
 }
 
-static void write_gray(const uint8_t *HIRL_RESTRICT in, int n, float scale, float offset,
-                       float *HIRL_RESTRICT out) {
+HIRL_CLONES static void write_gray(const uint8_t *HIRL_RESTRICT in, int n, float scale,
+                                   float offset, float *HIRL_RESTRICT out) {
     for (int x = 0; x < n; x++) out[x] = (float)in[x] * scale + offset;
 }
 
-static void write_rgb(const uint8_t *HIRL_RESTRICT r, const uint8_t *HIRL_RESTRICT g,
-                      const uint8_t *HIRL_RESTRICT b, int n, const affine_t *affine,
-                      float *HIRL_RESTRICT out) {
+HIRL_CLONES static void write_rgb(const uint8_t *HIRL_RESTRICT r, const uint8_t *HIRL_RESTRICT g,
+                                  const uint8_t *HIRL_RESTRICT b, int n, const affine_t *affine,
+                                  float *HIRL_RESTRICT out) {
     const affine_t a = *affine;
     for (int x = 0; x < n; x++) {
         out[3 * x] = (float)r[x] * a.scale[0] + a.offset[0];
@@ -226,7 +305,8 @@ static void normalize(const hirl_planes_t *planes, int channels, const affine_t 
 }
 
 // Interleaved pixels as they are, in runs that hold whole vectors of 1 and of 3 channels.
-static void normalize_image(const hirl_image_t *image, const affine_t *affine, float *out) {
+HIRL_CLONES static void normalize_image(const hirl_image_t *image, const affine_t *affine,
+                                        float *out) {
     enum { RUN = 48 };
     float scale[RUN], offset[RUN];
     const size_t channels = (size_t)image->channels;
@@ -246,34 +326,107 @@ static void normalize_image(const hirl_image_t *image, const affine_t *affine, f
     }
 }
 
+// Principal components of ImageNet's colours, a column each, and the roots of their variances as AlexNet's lighting
+// scales them (Krizhevsky et al., 2012, section 4.1).
+static const double lighting_axis[3][3] = {
+    {-0.5675, 0.7192, 0.4009}, {-0.5808, -0.0045, -0.8140}, {-0.5836, -0.6948, 0.4203}};
+static const double lighting_scale[3] = {0.2175, 0.0188, 0.0045};
+
+static void add_lighting(affine_t *affine, const double amount[3], const float *std) {
+    for (int c = 0; c < 3; c++) {
+        double shift = 0.0;
+        for (int i = 0; i < 3; i++) shift += lighting_axis[c][i] * lighting_scale[i] * amount[i];
+        affine->offset[c] += (float)(shift / (double)std[c]);
+    }
+}
+
+static inline int max_int(int a, int b) { return a > b ? a : b; }
+static inline int min_int(int a, int b) { return a < b ? a : b; }
+
+// A window of size x size of the resized image, black beyond its edges, flipped as a whole.
+static hirl_status_t cut_window(hirl_augment_t *augment, const hirl_image_t *image,
+                                hirl_resample_t *how, int size, int window_y, int window_x,
+                                hirl_planes_t *planes_p) {
+    how->y0 = max_int(window_y, 0);
+    how->x0 = max_int(window_x, 0);
+    how->n_y = min_int(window_y + size, how->out_height) - how->y0;
+    how->n_x = min_int(window_x + size, how->out_width) - how->x0;
+    hirl_planes_t seen;
+    HIRL_TRY(hirl_resample_planes(augment, image, how, &seen));
+    if (how->n_y == size && how->n_x == size) {
+        *planes_p = seen;
+        return HIRL_OK;
+    }
+    hirl_planes_t out = {.channels = seen.channels, .height = size, .width = size};
+    out.stride = (size + HIRL_PLANE_ALIGN - 1) / HIRL_PLANE_ALIGN * HIRL_PLANE_ALIGN;
+    HIRL_TRY(hirl_planes_reserve_other(augment, &seen, &out));
+    memset(out.data, 0, (size_t)out.channels * hirl_plane_size(&out));
+    const int before_x = how->x0 - window_x, top = how->y0 - window_y,
+              left = how->is_flipped ? size - before_x - how->n_x : before_x;
+    for (int c = 0; c < out.channels; c++) {
+        for (int y = 0; y < how->n_y; y++) {
+            memcpy(hirl_plane_row_view(&out, c, top + y) + left, hirl_plane_row_view(&seen, c, y),
+                   (size_t)how->n_x);
+        }
+    }
+    *planes_p = out;
+    return HIRL_OK;
+}
+
+static hirl_status_t cut_view(hirl_augment_t *augment, const hirl_image_t *image,
+                              const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
+                              hirl_planes_t *planes_p) {
+    hirl_resample_t how = {.top = draws->top,
+                           .left = draws->left,
+                           .height = draws->height,
+                           .width = draws->width,
+                           .filter = hirl_view_filter(spec),
+                           .is_flipped = draws->is_flipped};
+    if (spec->crop == HIRL_CROP_RESIZE_RANDOM || spec->crop == HIRL_CROP_RESIZE_CENTER) {
+        how.out_height = draws->resized_height;
+        how.out_width = draws->resized_width;
+        return cut_window(augment, image, &how, spec->size, draws->window_y, draws->window_x,
+                          planes_p);
+    }
+    how.out_height = how.out_width = how.n_y = how.n_x = spec->size;
+    return hirl_resample_planes(augment, image, &how, planes_p);
+}
+
 hirl_status_t hirl_view_apply(hirl_augment_t *augment, const hirl_image_t *image,
                               const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
                               const float *mean, const float *std, float *out) {
-    const hirl_resample_t how = {.top = draws->top,
-                                 .left = draws->left,
-                                 .height = draws->height,
-                                 .width = draws->width,
-                                 .out_height = spec->size,
-                                 .out_width = spec->size,
-                                 .n_y = spec->size,
-                                 .n_x = spec->size,
-                                 .is_bicubic = spec->is_bicubic,
-                                 .is_flipped = draws->is_flipped};
+    static const uint8_t black[3] = {0, 0, 0};
     hirl_planes_t planes;
-    HIRL_TRY(hirl_resample_planes(augment, image, &how, &planes));
+    HIRL_TRY(cut_view(augment, image, spec, draws, &planes));
+    if (spec->rand_augment > 0) {
+        uint8_t fill[3];
+        for (int c = 0; c < 3; c++) {
+            const double level = rint(255.0 * (double)mean[c < image->channels ? c : 0]);
+            fill[c] = (uint8_t)fmin(fmax(level, 0.0), 255.0);
+        }
+        for (int i = 0; i < spec->rand_augment; i++) {
+            if (!draws->rand_augment[i].is_done) continue;
+            HIRL_TRY(hirl_rand_augment_apply(augment, &planes, &draws->rand_augment[i],
+                                             hirl_view_filter(spec), fill));
+        }
+    }
+    if (spec->rotate_degrees > 0) {
+        HIRL_TRY(hirl_planes_rotate(augment, &planes, draws->degrees, HIRL_FILTER_NEAREST, black));
+    }
+    if (draws->is_gray && spec->is_gray_first) make_gray(&planes);
     if (draws->has_jitter) jitter(&planes, spec, draws);
-    if (draws->is_gray && planes.channels == 3) {
-        const size_t plane = hirl_plane_size(&planes);
-        hirl_span_luma(planes.data, planes.data + plane, planes.data + 2 * plane, plane,
-                       planes.data);
-        planes.channels = 1;
-    }
+    if (draws->is_gray) make_gray(&planes);
+    const size_t n = (size_t)planes.channels * hirl_plane_size(&planes);
+    if (draws->is_posterized) hirl_span_posterize(planes.data, n, spec->posterize_bits);
+    if (draws->has_autocontrast) hirl_planes_autocontrast(&planes);
+    if (draws->is_equalized) hirl_planes_equalize(&planes);
     if (draws->has_blur) HIRL_TRY(hirl_blur_planes(augment, &planes, draws->sigma));
-    if (draws->is_solarized) {
-        hirl_span_solarize(planes.data, (size_t)planes.channels * hirl_plane_size(&planes), 128);
-    }
-    const affine_t affine = affine_make(mean, std, image->channels);
+    if (draws->is_solarized) hirl_span_solarize(planes.data, n, SOLARIZE_FROM);
+    affine_t affine = affine_make(mean, std, image->channels);
+    if (spec->lighting_std > 0 && image->channels == 3) add_lighting(&affine, draws->lighting, std);
     normalize(&planes, image->channels, &affine, (size_t)spec->size * (size_t)image->channels, out);
+    if (draws->is_erased)
+        hirl_erase_apply(&draws->erase, &draws->noise, spec->size, image->channels, out);
     return HIRL_OK;
 }
 
@@ -289,38 +442,10 @@ hirl_status_t hirl_augment_view(hirl_augment_t *augment, const hirl_image_t *ima
 
 // ------------------------------------------------------------------------------------ evaluation
 
-// torchvision's Resize(int): the shorter side becomes `resize`, the longer is truncated.
-static void resized_size(int height, int width, int resize, int *height_p, int *width_p) {
-    if (resize == 0) {
-        *height_p = height;
-        *width_p = width;
-    } else if (width <= height) {
-        *width_p = resize;
-        *height_p = (int)((double)((int64_t)resize * height) / width);
-    } else {
-        *height_p = resize;
-        *width_p = (int)((double)((int64_t)resize * width) / height);
-    }
-}
-
 void hirl_eval_size(int height, int width, int resize, int crop, int *out_height_p,
                     int *out_width_p) {
     resized_size(height, width, resize, out_height_p, out_width_p);
     if (crop > 0) *out_height_p = *out_width_p = crop;
-}
-
-// CenterCrop along one axis: the part of the image of size `size` that is seen, and where it begins
-// in the crop. A crop beyond the image is filled with black, the smaller half of it in front.
-static void central_window(int size, int crop, int *first_p, int *n_p, int *before_p) {
-    if (crop > size) {
-        *first_p = 0;
-        *n_p = size;
-        *before_p = (crop - size) / 2;
-    } else {
-        *first_p = (int)rint((size - crop) / 2.0);
-        *n_p = crop;
-        *before_p = 0;
-    }
 }
 
 hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *image, int resize,
@@ -334,16 +459,21 @@ hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *ima
         (double)resize * image->height <= INT_MAX && (double)resize * image->width <= INT_MAX,
         HIRL_ERR_ARG, "resizing the shorter side of a %d x %d image to %d goes beyond 2^31",
         image->height, image->width, resize);
-    int height, width, before_y, before_x;
+    int height, width;
     resized_size(image->height, image->width, resize, &height, &width);
     hirl_resample_t how = {.height = image->height,
                            .width = image->width,
                            .out_height = height,
                            .out_width = width,
-                           .is_bicubic = is_bicubic};
+                           .filter = is_bicubic ? HIRL_FILTER_BICUBIC : HIRL_FILTER_BILINEAR};
     const int out_height = crop > 0 ? crop : height, out_width = crop > 0 ? crop : width;
-    central_window(height, out_height, &how.y0, &how.n_y, &before_y);
-    central_window(width, out_width, &how.x0, &how.n_x, &before_x);
+    const int window_y = central_window(height, out_height),
+              window_x = central_window(width, out_width);
+    how.y0 = max_int(window_y, 0);
+    how.x0 = max_int(window_x, 0);
+    how.n_y = min_int(out_height, height);
+    how.n_x = min_int(out_width, width);
+    const int before_y = how.y0 - window_y, before_x = how.x0 - window_x;
 
     const int channels = image->channels;
     const affine_t affine = affine_make(mean, std, channels);
@@ -367,7 +497,18 @@ hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *ima
 
 // ------------------------------------------------------------------------------- single operations
 
-static void interleave(const hirl_planes_t *planes, uint8_t *out) {
+hirl_status_t hirl_planes_load(hirl_augment_t *augment, const hirl_image_t *image,
+                               hirl_planes_t *planes_p) {
+    const hirl_resample_t whole = {.height = image->height,
+                                   .width = image->width,
+                                   .out_height = image->height,
+                                   .out_width = image->width,
+                                   .n_y = image->height,
+                                   .n_x = image->width};
+    return hirl_resample_planes(augment, image, &whole, planes_p);
+}
+
+void hirl_planes_store(const hirl_planes_t *planes, uint8_t *out) {
     const int channels = planes->channels;
     for (int y = 0; y < planes->height; y++) {
         for (int c = 0; c < channels; c++) {
@@ -380,7 +521,7 @@ static void interleave(const hirl_planes_t *planes, uint8_t *out) {
 
 hirl_status_t hirl_image_resize_crop(hirl_augment_t *augment, const hirl_image_t *image, int top,
                                      int left, int height, int width, int out_height, int out_width,
-                                     bool is_bicubic, uint8_t *out) {
+                                     hirl_filter_t filter, uint8_t *out) {
     const hirl_resample_t how = {.top = top,
                                  .left = left,
                                  .height = height,
@@ -389,23 +530,17 @@ hirl_status_t hirl_image_resize_crop(hirl_augment_t *augment, const hirl_image_t
                                  .out_width = out_width,
                                  .n_y = out_height,
                                  .n_x = out_width,
-                                 .is_bicubic = is_bicubic};
+                                 .filter = filter};
     hirl_planes_t planes;
     HIRL_TRY(hirl_resample_planes(augment, image, &how, &planes));
-    interleave(&planes, out);
+    hirl_planes_store(&planes, out);
     return HIRL_OK;
 }
 
 hirl_status_t hirl_image_blur(hirl_augment_t *augment, hirl_image_t *image, double sigma) {
-    const hirl_resample_t whole = {.height = image->height,
-                                   .width = image->width,
-                                   .out_height = image->height,
-                                   .out_width = image->width,
-                                   .n_y = image->height,
-                                   .n_x = image->width};
     hirl_planes_t planes;
-    HIRL_TRY(hirl_resample_planes(augment, image, &whole, &planes));
+    HIRL_TRY(hirl_planes_load(augment, image, &planes));
     HIRL_TRY(hirl_blur_planes(augment, &planes, sigma));
-    interleave(&planes, image->pixels);
+    hirl_planes_store(&planes, image->pixels);
     return HIRL_OK;
 }

@@ -1,9 +1,8 @@
 // Inside of the augmentation: planar images, resampling tables, the draws of one view, and the
 // kernels that the public functions and the tests share.
-// Work images are planar: u8 [channels, height, stride] with stride a multiple of HIRL_PLANE_ALIGN,
-// so that every loop runs over whole vectors. Columns width..stride-1 are zero after resampling and
-// stay so through the colour operations up to contrast (each maps black to black), which therefore
-// may average over whole planes; later they hold rubbish.
+// Work images are planar: u8 [channels, height, stride] with stride a multiple of HIRL_PLANE_ALIGN, so that loops run over
+// whole vectors. Columns width..stride-1 are there to be computed with and thrown away: nothing but a
+// sum or a histogram need leave them out.
 #ifndef HIRL_AUGMENT_IMPL_H
 #define HIRL_AUGMENT_IMPL_H
 
@@ -48,7 +47,8 @@ void hirl_scratch_reset(hirl_scratch_t *scratch);
 typedef struct hirl_table {
     int in_size, out_size; // of the whole axis
     int out_first, n_out;  // window of it that the table describes
-    bool is_bicubic, is_flipped, is_horizontal;
+    hirl_filter_t filter;
+    bool is_flipped, is_horizontal;
     int n_taps;     // per output; first[x] + n_taps <= in_size
     int n_padded;   // n_out rounded up to HIRL_PLANE_ALIGN; the padding has zero taps
     int32_t *first; // [n_padded]
@@ -58,6 +58,8 @@ typedef struct hirl_table {
 
 struct hirl_augment {
     hirl_scratch_t image;                     // the planar image
+    hirl_scratch_t spare;                     // where an operation that cannot work in place writes
+    hirl_scratch_t words, places;             // of turning and shearing
     hirl_scratch_t tall;                      // after the horizontal pass
     hirl_scratch_t row;                       // one input row, a word per pixel
     hirl_scratch_t sums;                      // accumulators of one output row
@@ -71,7 +73,8 @@ typedef struct hirl_resample {
     int top, left, height, width; // of the input, in the image
     int out_height, out_width;    // size the input part is resized to
     int y0, x0, n_y, n_x;         // window of that size to be computed
-    bool is_bicubic, is_flipped;
+    hirl_filter_t filter;
+    bool is_flipped;
 } hirl_resample_t;
 
 /// Pillow's Image.resize of a crop into planes; n_y x n_x pixels, flipped left to right if asked.
@@ -79,11 +82,20 @@ typedef struct hirl_resample {
 hirl_status_t hirl_resample_planes(hirl_augment_t *augment, const hirl_image_t *image,
                                    const hirl_resample_t *how, hirl_planes_t *planes_p);
 
+/// A whole image as planes, and back.
+hirl_status_t hirl_planes_load(hirl_augment_t *augment, const hirl_image_t *image,
+                               hirl_planes_t *planes_p);
+void hirl_planes_store(const hirl_planes_t *planes, uint8_t *out);
+
+/// Room of the shape of *out for the result of an operation that cannot work in place on `planes`.
+hirl_status_t hirl_planes_reserve_other(hirl_augment_t *augment, const hirl_planes_t *planes,
+                                        hirl_planes_t *out);
+
 /// The table for these sizes, made unless it is there already. Valid until the next call for the
 /// same axis.
 /// Errors: HIRL_ERR_MEMORY.
 hirl_status_t hirl_table_make(hirl_augment_t *augment, int in_size, int out_size, int out_first,
-                              int n_out, bool is_bicubic, bool is_flipped, bool is_horizontal,
+                              int n_out, hirl_filter_t filter, bool is_flipped, bool is_horizontal,
                               const hirl_table_t **table_p);
 
 // ------------------------------------------------------------------------------- kernels on planes
@@ -103,17 +115,93 @@ int hirl_contrast_mean(int64_t sum, int64_t n);
 
 /// Box-filter approximation of a Gaussian, in place.
 hirl_status_t hirl_blur_planes(hirl_augment_t *augment, const hirl_planes_t *planes, double sigma);
+void hirl_span_posterize(uint8_t *data, size_t n, int bits); // 0..8 bits are kept
+void hirl_span_invert(uint8_t *data, size_t n);
+void hirl_span_solarize_add(uint8_t *data, size_t n, int add, int threshold);
+
+// --------------------------------------------------------------------------- operations on planes
+
+/// Grey mean of ImageEnhance.Contrast.
+int hirl_planes_mean_luma(const hirl_planes_t *planes);
+void hirl_planes_autocontrast(const hirl_planes_t *planes);
+void hirl_planes_equalize(const hirl_planes_t *planes);
+hirl_status_t hirl_planes_sharpness(hirl_augment_t *augment, hirl_planes_t *planes, double factor);
+
+/// Image.transform with an affine map m from the output's pixels to the input's; places outside show
+/// `fill`, an item per channel. Errors: HIRL_ERR_ARG if the map leads too far away.
+hirl_status_t hirl_planes_affine(hirl_augment_t *augment, hirl_planes_t *planes, const double m[6],
+                                 hirl_filter_t filter, const uint8_t fill[3]);
+/// Image.rotate about the centre, counter-clockwise.
+hirl_status_t hirl_planes_rotate(hirl_augment_t *augment, hirl_planes_t *planes, double degrees,
+                                 hirl_filter_t filter, const uint8_t fill[3]);
+
+typedef enum hirl_rand_op {
+    HIRL_RAND_AUTOCONTRAST,
+    HIRL_RAND_EQUALIZE,
+    HIRL_RAND_INVERT,
+    HIRL_RAND_ROTATE,
+    HIRL_RAND_POSTERIZE,
+    HIRL_RAND_SOLARIZE,
+    HIRL_RAND_SOLARIZE_ADD,
+    HIRL_RAND_COLOR,
+    HIRL_RAND_CONTRAST,
+    HIRL_RAND_BRIGHTNESS,
+    HIRL_RAND_SHARPNESS,
+    HIRL_RAND_SHEAR_X,
+    HIRL_RAND_SHEAR_Y,
+    HIRL_RAND_TRANSLATE_X,
+    HIRL_RAND_TRANSLATE_Y,
+    HIRL_N_RAND_OPS
+} hirl_rand_op_t;
+
+typedef struct hirl_rand_draw {
+    hirl_rand_op_t op;
+    bool is_done;
+    double level;     // 0..10
+    bool is_negative; // where the direction is drawn: the other one
+} hirl_rand_draw_t;
+
+void hirl_rand_augment_draw(const hirl_view_spec_t *spec, hirl_rng_t *rng,
+                            hirl_rand_draw_t draws[HIRL_MAX_RAND_AUGMENT]);
+hirl_status_t hirl_rand_augment_apply(hirl_augment_t *augment, hirl_planes_t *planes,
+                                      const hirl_rand_draw_t *draw, hirl_filter_t filter,
+                                      const uint8_t fill[3]);
+
+/// A rectangle of the view; empty when no try fitted.
+typedef struct hirl_erase {
+    int top, left, height, width;
+} hirl_erase_t;
+
+void hirl_erase_draw(const hirl_view_spec_t *spec, hirl_rng_t *rng, hirl_erase_t *erase_p);
+/// Fills the rectangle of a view f32 [size, size, channels] with normal numbers of a fresh stream.
+void hirl_erase_apply(const hirl_erase_t *erase, const hirl_rng_t *noise, int size, int channels,
+                      float *out);
 
 // ------------------------------------------------------------------------------- draws of one view
 
-/// Everything that is random about a view.
+/// Everything that is random about a view. Whatever is zero is left out.
 typedef struct hirl_view_draws {
     bool is_flipped, has_jitter, is_gray, has_blur, is_solarized;
     int order[HIRL_N_JITTER];     // the jitter operations in the order they are done
     double factor[HIRL_N_JITTER]; // of each operation; of hue: the shift
     double sigma;
-    int top, left, height, width; // crop
+    int top, left, height, width; // part of the image that the view is made from
+    // HIRL_CROP_RESIZE_RANDOM and _CENTER: what that part is resized to, and the first pixel of the
+    // window in it; beyond it lies black
+    int resized_height, resized_width, window_y, window_x;
+    bool is_posterized, has_autocontrast, is_equalized, is_erased;
+    double degrees;
+    hirl_rand_draw_t rand_augment[HIRL_MAX_RAND_AUGMENT];
+    double lighting[3]; // of each principal component
+    hirl_erase_t erase;
+    hirl_rng_t noise; // of random erasing
 } hirl_view_draws_t;
+
+static inline hirl_filter_t hirl_view_filter(const hirl_view_spec_t *spec) {
+    return spec->is_lanczos   ? HIRL_FILTER_LANCZOS
+           : spec->is_bicubic ? HIRL_FILTER_BICUBIC
+                              : HIRL_FILTER_BILINEAR;
+}
 
 /// Draws a view of a height x width image; see augment.c for the order of the draws.
 void hirl_view_draw(const hirl_view_spec_t *spec, int height, int width, hirl_rng_t *rng,

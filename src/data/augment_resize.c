@@ -36,6 +36,14 @@ void hirl_scratch_reset(hirl_scratch_t *scratch) {
     scratch->size = 0;
 }
 
+hirl_status_t hirl_planes_reserve_other(hirl_augment_t *augment, const hirl_planes_t *planes,
+                                        hirl_planes_t *out) {
+    hirl_scratch_t *room = planes->data == augment->image.data ? &augment->spare : &augment->image;
+    HIRL_TRY(hirl_scratch_reserve(room, (size_t)out->channels * hirl_plane_size(out)));
+    out->data = room->data;
+    return HIRL_OK;
+}
+
 // ------------------------------------------------------------------------------------ tables
 
 static double triangle(double x) {
@@ -52,6 +60,25 @@ static double cubic(double x) {
     if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
     return 0.0;
 }
+
+static double sinc(double x) {
+    if (x == 0.0) return 1.0;
+    x *= M_PI;
+    return sin(x) / x;
+}
+
+static double lanczos3(double x) { return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0; }
+
+typedef struct kernel {
+    double support;
+    double (*weight)(double x);
+} kernel_t;
+
+static const kernel_t kernels[] = {
+    [HIRL_FILTER_BILINEAR] = {1.0, triangle},
+    [HIRL_FILTER_BICUBIC] = {2.0, cubic},
+    [HIRL_FILTER_LANCZOS] = {3.0, lanczos3},
+};
 
 static int32_t fixed_point(double weight) {
     return (int32_t)((weight < 0 ? -0.5 : 0.5) + weight * (double)(1 << COEF_BITS));
@@ -71,8 +98,8 @@ static hirl_status_t table_fill(hirl_augment_t *augment, hirl_table_t *table) {
     const bool is_identity = table->in_size == table->out_size;
     const double scale = (double)in_size / table->out_size;
     const double filter_scale = scale < 1.0 ? 1.0 : scale;
-    const double support = (table->is_bicubic ? 2.0 : 1.0) * filter_scale,
-                 inverse = 1.0 / filter_scale;
+    const kernel_t *kernel = &kernels[table->filter];
+    const double support = kernel->support * filter_scale, inverse = 1.0 / filter_scale;
 
     int n_taps = 1;
     for (int i = 0; i < n_out && !is_identity; i++) {
@@ -106,7 +133,7 @@ static hirl_status_t table_fill(hirl_augment_t *augment, hirl_table_t *table) {
         double sum = 0.0;
         for (int k = 0; k < n; k++) {
             const double x = (k + low - center + 0.5) * inverse;
-            weights[k] = table->is_bicubic ? cubic(x) : triangle(x);
+            weights[k] = kernel->weight(x);
             sum += weights[k];
         }
         // Every output gets n_taps taps; at the end of the axis they begin earlier, with zeros.
@@ -121,22 +148,22 @@ static hirl_status_t table_fill(hirl_augment_t *augment, hirl_table_t *table) {
 }
 
 hirl_status_t hirl_table_make(hirl_augment_t *augment, int in_size, int out_size, int out_first,
-                              int n_out, bool is_bicubic, bool is_flipped, bool is_horizontal,
+                              int n_out, hirl_filter_t filter, bool is_flipped, bool is_horizontal,
                               const hirl_table_t **table_p) {
     // Each axis has its own slots: both tables of a pass must stay. Neighbouring sizes fall into
     // different slots, so that all tables of small images stay too.
     const uint32_t slot =
-        (uint32_t)in_size + 32u * is_flipped + 16u * is_bicubic + 7u * (uint32_t)out_size;
+        (uint32_t)in_size + 32u * is_flipped + 16u * (uint32_t)filter + 7u * (uint32_t)out_size;
     hirl_table_t *table = &augment->tables[is_horizontal][slot % HIRL_TABLE_SLOTS];
     if (table->n_taps == 0 || table->in_size != in_size || table->out_size != out_size ||
-        table->out_first != out_first || table->n_out != n_out || table->is_bicubic != is_bicubic ||
+        table->out_first != out_first || table->n_out != n_out || table->filter != filter ||
         table->is_flipped != is_flipped || table->is_horizontal != is_horizontal) {
         table->n_taps = 0; // not valid until filled
         table->in_size = in_size;
         table->out_size = out_size;
         table->out_first = out_first;
         table->n_out = n_out;
-        table->is_bicubic = is_bicubic;
+        table->filter = filter;
         table->is_flipped = is_flipped;
         table->is_horizontal = is_horizontal;
         HIRL_TRY(table_fill(augment, table));
@@ -347,10 +374,10 @@ hirl_status_t hirl_resample_planes(hirl_augment_t *augment, const hirl_image_t *
         how->n_y, how->n_x, how->y0, how->x0, how->out_height, how->out_width);
 
     const hirl_table_t *across, *down;
-    HIRL_TRY(hirl_table_make(augment, how->height, how->out_height, how->y0, how->n_y,
-                             how->is_bicubic, false, false, &down));
-    HIRL_TRY(hirl_table_make(augment, how->width, how->out_width, how->x0, how->n_x,
-                             how->is_bicubic, how->is_flipped, true, &across));
+    HIRL_TRY(hirl_table_make(augment, how->height, how->out_height, how->y0, how->n_y, how->filter,
+                             false, false, &down));
+    HIRL_TRY(hirl_table_make(augment, how->width, how->out_width, how->x0, how->n_x, how->filter,
+                             how->is_flipped, true, &across));
 
     // The horizontal pass only visits the rows that the vertical one will read (first[] does not
     // decrease).

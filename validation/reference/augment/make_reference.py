@@ -202,18 +202,22 @@ def add_moments():
             lines.append('moments %d %d %s %d %r %r' % facts)
 
 
+def main():
+    add_resizes()
+    add_colours()
+    add_blurs()
+    add_evals()
+    add_views()
+    add_crops()
+    add_moments()
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'cases.txt'), 'w') as f:
+        versions = (sys.version.split()[0], PIL.__version__, torchvision.__version__,
+                    torch.__version__, np.__version__)
+        f.write('# By make_reference.py with Python %s, Pillow %s, torchvision %s, torch %s, '
+                'NumPy %s\n' % versions)
+        f.write('\n'.join(lines) + '\n')
+    print(len(lines), 'cases')
 
-add_resizes()
-add_colours()
-add_blurs()
-add_evals()
-add_views()
-add_crops()
-add_moments()
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'cases.txt'), 'w') as f:
-    versions = (sys.version.split()[0], PIL.__version__, torchvision.__version__,
-                torch.__version__, np.__version__)
-    f.write('# By make_reference.py with Python %s, Pillow %s, torchvision %s, torch %s, NumPy %s\n'
-            % versions)
-    f.write('\n'.join(lines) + '\n')
-print(len(lines), 'cases')
+
+if __name__ == '__main__':
+    main()
