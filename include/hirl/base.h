@@ -302,6 +302,8 @@ typedef struct hirl_text {
 } hirl_text_t;
 hirl_status_t hirl_text_append(hirl_text_t *text, const char *fmt, ...) HIRL_PRINTF_LIKE(2, 3);
 void hirl_text_reset(hirl_text_t *text);
+/// Appends a text of anyone's as text of an HTML page: markup is escaped; what is neither UTF-8 nor printable becomes U+FFFD.
+hirl_status_t hirl_text_append_html(hirl_text_t *text, const char *any);
 
 /// Index of the candidate nearest to `name` by edit distance (case-insensitive), -1 if none is
 /// within a third of its length (at least 2).

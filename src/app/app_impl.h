@@ -33,7 +33,7 @@ typedef struct app_task {
 void app_settle(hirl_world_t *world, hirl_status_t status);
 
 extern const app_task_t app_task_pack, app_task_pretrain, app_task_knn, app_task_probe,
-    app_task_inspect, app_task_bench_input;
+    app_task_inspect, app_task_bench_input, app_task_preview;
 extern const hirl_group_t app_probe_group, app_inspect_group, app_bench_input_group;
 
 #endif

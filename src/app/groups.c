@@ -2,8 +2,7 @@
 
 #include "app_impl.h"
 
-#include "hirl/data_mask.h"
-#include "hirl/data_mix.h"
+#include "hirl/data_preview.h"
 
 enum { MAX_GROUPS = 64 };
 
@@ -11,7 +10,7 @@ static const hirl_group_t *const fixed[] = {
     &hirl_run_group,        &hirl_data_group,  &hirl_views_group,    &hirl_model_group,
     &hirl_hirl_group,       &hirl_optim_group, &hirl_schedule_group, &hirl_ckpt_group,
     &hirl_knn_group,        &hirl_pack_group,  &app_probe_group,     &app_inspect_group,
-    &app_bench_input_group, &hirl_mask_group,  &hirl_mix_group,
+    &app_bench_input_group, &hirl_mask_group,  &hirl_mix_group,      &hirl_preview_group,
 };
 
 const hirl_group_t *const *hirl_app_groups(int *n_p) {

@@ -7,9 +7,9 @@
 
 #include "app_impl.h"
 
-static const app_task_t *const tasks[] = {&app_task_pack,    &app_task_pretrain,
-                                          &app_task_knn,     &app_task_probe,
-                                          &app_task_inspect, &app_task_bench_input};
+static const app_task_t *const tasks[] = {
+    &app_task_pack,    &app_task_pretrain,    &app_task_knn,    &app_task_probe,
+    &app_task_inspect, &app_task_bench_input, &app_task_preview};
 enum { N_TASKS = sizeof tasks / sizeof *tasks };
 
 typedef enum app_mode {

@@ -55,6 +55,37 @@ hirl_status_t hirl_text_append(hirl_text_t *text, const char *fmt, ...) {
     return status;
 }
 
+// Bytes of the UTF-8 sequence that a text begins with; 0 if it is none. Overlong forms, surrogates and what lies beyond U+10FFFF are none.
+static int utf8_length(const unsigned char *at) {
+    static const unsigned least[5] = {0, 0, 0x80, 0x800, 0x10000};
+    const int n = at[0] < 0x80 ? 1 : at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : 4;
+    unsigned code = n < 2 ? at[0] : at[0] & (0x7fu >> n);
+    if (at[0] > 0xf4) return 0;
+    for (int i = 1; i < n; i++) {
+        if ((at[i] & 0xc0) != 0x80) return 0; // the final NUL, too
+        code = code << 6 | (at[i] & 0x3f);
+    }
+    return n == 0 || code < least[n] || code > 0x10ffff || (code >= 0xd800 && code < 0xe000) ? 0
+                                                                                             : n;
+}
+
+hirl_status_t hirl_text_append_html(hirl_text_t *text, const char *any) {
+    for (const unsigned char *at = (const unsigned char *)any; *at;) {
+        const int n = utf8_length(at);
+        const bool is_control = n == 1 && iscntrl(*at) && *at != '\n' && *at != '\t';
+        const char *as = n == 0 || is_control ? "&#xfffd;"
+                         : *at == '<'         ? "&lt;"
+                         : *at == '>'         ? "&gt;"
+                         : *at == '&'         ? "&amp;"
+                         : *at == '"'         ? "&quot;"
+                                              : NULL;
+        HIRL_TRY(as ? hirl_text_append(text, "%s", as)
+                    : hirl_text_append(text, "%.*s", n, (const char *)at));
+        at += n > 0 ? n : 1;
+    }
+    return HIRL_OK;
+}
+
 void hirl_text_reset(hirl_text_t *text) {
     if (!text) return;
     hirl_mem_free(text->data);

@@ -106,6 +106,15 @@ typedef struct hirl_shard_index {
     hirl_class_table_t classes;
 } hirl_shard_index_t;
 
+/// What a set knows of its files and stored samples. Not collective, thread-safe.
+int hirl_shard_set_n_shards(const hirl_shard_set_t *set);
+/// Path of shard `s`, valid until the set is closed, with its samples and their encoding.
+const char *hirl_shard_set_shard_view(const hirl_shard_set_t *set, int s, int64_t *n_p,
+                                      hirl_shard_encoding_t *encoding_p);
+int64_t hirl_shard_set_stored_bytes(const hirl_shard_set_t *set, int64_t index);
+/// False if the set was opened without &data's `verify`.
+bool hirl_shard_set_checksum(const hirl_shard_set_t *set, int64_t index, uint64_t *checksum_p);
+
 /// Reads and checks the index of one shard. Not collective. Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT.
 hirl_status_t hirl_shard_index_read(const hirl_h5_t *file, const char *path,
                                     hirl_shard_index_t *index);

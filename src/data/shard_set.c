@@ -430,6 +430,26 @@ static int find_shard(const hirl_shard_set_t *set, int64_t index) {
     return low;
 }
 
+int hirl_shard_set_n_shards(const hirl_shard_set_t *set) { return set->n_shards; }
+
+const char *hirl_shard_set_shard_view(const hirl_shard_set_t *set, int s, int64_t *n_p,
+                                      hirl_shard_encoding_t *encoding_p) {
+    *n_p = set->shard[s].n;
+    *encoding_p = set->shard[s].encoding;
+    return set->shard[s].path;
+}
+
+int64_t hirl_shard_set_stored_bytes(const hirl_shard_set_t *set, int64_t index) {
+    const int64_t *pos = &set->pos[index + find_shard(set, index)];
+    return pos[1] - pos[0];
+}
+
+bool hirl_shard_set_checksum(const hirl_shard_set_t *set, int64_t index, uint64_t *checksum_p) {
+    if (!set->checksum) return false;
+    *checksum_p = set->checksum[index];
+    return true;
+}
+
 bool hirl_shard_set_begin_report(const hirl_shard_set_t *set, int64_t index) {
     const unsigned char bit = (unsigned char)(1u << index % 8);
     return !(atomic_fetch_or(&set->reported[index / 8], bit) & bit);

@@ -174,27 +174,7 @@ HIRL_PRINTF_LIKE(2, 3) static void put(page_t *page, const char *fmt, ...) {
 
 // A text of anyone's, as text.
 static void put_escaped(page_t *page, const char *text) {
-    char piece[512];
-    size_t n = 0;
-    for (; *text; ++text) {
-        const char *as = *text == '<'   ? "&lt;"
-                         : *text == '>' ? "&gt;"
-                         : *text == '&' ? "&amp;"
-                         : *text == '"' ? "&quot;"
-                                        : NULL;
-        if (as) {
-            memcpy(piece + n, as, strlen(as));
-            n += strlen(as);
-        } else {
-            piece[n++] = *text;
-        }
-        if (n < sizeof piece - 8) continue;
-        piece[n] = '\0';
-        put_text(page, piece);
-        n = 0;
-    }
-    piece[n] = '\0';
-    put_text(page, piece);
+    if (page->status == HIRL_OK) page->status = hirl_text_append_html(&page->text, text);
 }
 
 static void put_number(page_t *page, double value, int digits) {

@@ -152,8 +152,8 @@ hirl_eval_ctx_t hirl_session_eval_ctx(const hirl_session_t *s) {
 // ---------------------------------------------------------------------------------------------- deck
 
 static const hirl_key_t run_keys[] = {
-    HIRL_ROW_TEXT(hirl_run_cfg_t, task, "'pretrain'", "pack|pretrain|knn|probe|inspect|bench_input",
-                  "What to do."),
+    HIRL_ROW_TEXT(hirl_run_cfg_t, task, "'pretrain'",
+                  "pack|pretrain|knn|probe|inspect|bench_input|preview", "What to do."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, base, "''", NULL,
                   "Deck to start from, relative to this one; this deck's keys then override it."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, method, "'mocov2'", NULL,

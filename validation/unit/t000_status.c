@@ -143,6 +143,27 @@ static void test_text(void) {
     hirl_text_reset(NULL);
 }
 
+static void test_html(void) {
+    hirl_text_t text = {0};
+    CHECK_OK(hirl_text_append_html(&text, "a<b> & \"c\"\n\t"));
+    CHECK_EQ_S(text.data, "a&lt;b&gt; &amp; &quot;c&quot;\n\t");
+    hirl_text_reset(&text);
+    // UTF-8 of two, three and four bytes stays; cut, overlong, surrogate, too large and control bytes do not.
+    CHECK_OK(hirl_text_append_html(&text, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"));
+    CHECK_EQ_S(text.data, "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80");
+    hirl_text_reset(&text);
+    static const char *const wrong[] = {"\x01", "\x7f", "\x80", "\xff", "\xc3"};
+    for (int i = 0; i < 5; i++) {
+        CHECK_OK(hirl_text_append_html(&text, wrong[i]));
+        CHECK_EQ_S(text.data, "&#xfffd;");
+        hirl_text_reset(&text);
+    }
+    CHECK_OK(hirl_text_append_html(&text, "\xc1\x81.\xed\xa0\x80.\xf4\x90\x80\x80.\xe2\x82"));
+    CHECK_EQ_S(text.data, "&#xfffd;&#xfffd;.&#xfffd;&#xfffd;&#xfffd;.&#xfffd;&#xfffd;&#xfffd;"
+                          "&#xfffd;.&#xfffd;&#xfffd;");
+    hirl_text_reset(&text);
+}
+
 static void test_numbers(void) {
     char buf[32];
     CHECK_EQ_S(hirl_text_bytes(buf, 0), "0 B");
@@ -171,5 +192,6 @@ TEST_MAIN {
     RUN(test_threads);
     RUN(test_nearest);
     RUN(test_text);
+    RUN(test_html);
     RUN(test_numbers);
 }
