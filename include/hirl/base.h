@@ -242,6 +242,7 @@ typedef enum hirl_rng_purpose {
     HIRL_RNG_DROPOUT = 9,
     HIRL_RNG_MASK = 10, // masks over patches
     HIRL_RNG_MIX = 11,  // mixup and cutmix
+    HIRL_RNG_CLIP = 12, // where a clip begins
     HIRL_RNG_TEST = 100
 } hirl_rng_purpose_t;
 

@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MARGIN = 8, SIDE_MOST = 32767, SAMPLES_MOST = 4096 };
+enum { MARGIN = 8, SIDE_MOST = 32767, PIXELS_MOST = 1 << 28, SAMPLES_MOST = 4096 };
 static const uint32_t PAPER = 0xf6f7f9, INK = 0x1c2430, SOFT = 0x5b6675, HIDDEN = 0x80;
 
 static const hirl_key_t preview_keys[] = {
@@ -184,10 +184,11 @@ static hirl_status_t plan(sheet_t *sheet) {
     sheet->line = (HIRL_GLYPH_HEIGHT + 4) * sheet->scale;
     const int64_t height = row_top(sheet, sheet->n_samples);
     const int64_t width = column_left(sheet, sheet->n_columns);
-    HIRL_REQUIRE(height <= SIDE_MOST && width <= SIDE_MOST, HIRL_ERR_DECK,
-                 "views.png would be %lld x %lld pixels, more than %d; want a smaller "
-                 "preview%%n_samples or preview%%thumb",
-                 (long long)width, (long long)height, SIDE_MOST);
+    HIRL_REQUIRE(height <= SIDE_MOST && width <= SIDE_MOST && height * width <= PIXELS_MOST,
+                 HIRL_ERR_DECK,
+                 "views.png would be %lld x %lld pixels, more than %d a side or %d in "
+                 "all; want a smaller preview%%n_samples or preview%%thumb",
+                 (long long)width, (long long)height, SIDE_MOST, PIXELS_MOST);
     return hirl_canvas_init(&sheet->canvas, (int)height, (int)width, PAPER);
 }
 

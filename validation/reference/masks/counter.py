@@ -4,7 +4,7 @@ counters {block, purpose, index}."""
 
 import math
 
-MASK, MIX = 10, 11  # purposes
+MASK, MIX, CLIP = 10, 11, 12  # purposes
 U32 = 0xFFFFFFFF
 
 
