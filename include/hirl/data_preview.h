@@ -29,12 +29,13 @@ typedef struct hirl_contact_sheet {
     const hirl_preview_cfg_t *preview;
     const hirl_view_spec_t *views;
     int n_views;
-    const hirl_mask_spec_t *mask;
+    const hirl_mask_spec_t *mask; // NULL: none
+    const hirl_mix_cfg_t *mix;    // NULL: none
     uint64_t seed;
 } hirl_contact_sheet_t;
 
 /// A row for each sample: as stored, then each view as training's loader makes it in that epoch, de-normalised and, if there is a mask, with
-/// what it hides in grey. Not collective. Errors: HIRL_ERR_DECK (no such sample, a sheet that is too large), HIRL_ERR_INTERRUPTED, those of the loader.
+/// what it hides in grey; then, if samples are mixed and shown in order, the first view mixed with that of its neighbour. Not collective. Errors: HIRL_ERR_DECK (no such sample, a sheet that is too large), HIRL_ERR_INTERRUPTED, those of the loader.
 hirl_status_t hirl_contact_sheet_write(const hirl_contact_sheet_t *sheet, const char *path);
 
 /// One split of a data set.

@@ -75,6 +75,7 @@ static hirl_status_t write_files(const hirl_deck_t *deck, const preview_t *previ
                                         .views = preview->views,
                                         .n_views = preview->n_views,
                                         .mask = &preview->mask,
+                                        .mix = hirl_deck_group_view(deck, "mix"),
                                         .seed = (uint64_t)run->seed};
     char views[HIRL_DECK_TEXT_MAX + 32], page[HIRL_DECK_TEXT_MAX + 32];
     HIRL_TRY(hirl_path_make_folder(run->output));

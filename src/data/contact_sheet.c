@@ -36,13 +36,14 @@ typedef struct sheet {
     hirl_canvas_t canvas;
     int box, scale, line; // pixels of a tile; of a letter's dot; of a line of text
     int n_columns, n_samples;
-    bool has_masks;
+    bool has_masks, is_mixed;
     hirl_world_t *world; // this rank alone
     hirl_loader_t *loader;
     hirl_augment_t *augment;
     hirl_mask_maker_t *maker;
     uint8_t *mask;
     hirl_buffer_t bytes, decoded, pixels, fitted;
+    hirl_buffer_t pair; // mixed: first views of two neighbours
 } sheet_t;
 
 static int column_left(const sheet_t *sheet, int column) {
@@ -122,24 +123,56 @@ static hirl_status_t put_stored(sheet_t *sheet, int row, int64_t index) {
     (void)hirl_text_format(caption, sizeof caption, "%lld: label %d%s%.200s, %dx%d %s",
                            (long long)index, label, name[0] ? " " : "", name, height, width,
                            encoding);
-    hirl_canvas_text(&sheet->canvas, top, left, sheet->canvas.width - left - MARGIN, sheet->scale,
-                     INK, caption);
+    const int end =
+        sheet->is_mixed ? column_left(sheet, sheet->n_columns - 1) : sheet->canvas.width;
+    hirl_canvas_text(&sheet->canvas, top, left, end - left - MARGIN, sheet->scale, INK, caption);
     return HIRL_OK;
 }
 
-// The loader's floats as bytes again.
+// The loader's floats of one view as bytes again.
 static hirl_status_t denormalize(sheet_t *sheet, const hirl_batch_t *batch, int v,
-                                 hirl_image_t *image) {
+                                 const float *values, hirl_image_t *image) {
     const int channels = batch->channels;
     const size_t n = (size_t)batch->size[v] * (size_t)batch->width[v] * (size_t)channels;
     HIRL_TRY(hirl_buffer_reserve(&sheet->pixels, n));
     for (size_t i = 0; i < n; i++) {
         const size_t c = i % (size_t)channels;
         const double value =
-            ((double)batch->view[v][i] * (double)batch->std[c] + (double)batch->mean[c]) * 255;
+            ((double)values[i] * (double)batch->std[c] + (double)batch->mean[c]) * 255;
         sheet->pixels.data[i] = (uint8_t)nearbyint(fmin(fmax(value, 0), 255));
     }
     *image = (hirl_image_t){sheet->pixels.data, batch->size[v], batch->width[v], channels};
+    return HIRL_OK;
+}
+
+// Keeps the first view of the first of two neighbours; at the second mixes both. A sample whose neighbour is not on the sheet is left out.
+static hirl_status_t put_mixed(sheet_t *sheet, const hirl_batch_t *batch, int row,
+                               int64_t position) {
+    const hirl_mix_cfg_t *mix = sheet->spec->mix;
+    const int64_t epoch = sheet->spec->preview->epoch;
+    const int height = batch->size[0], width = batch->width[0], column = sheet->n_columns - 1;
+    const size_t n = (size_t)height * (size_t)width * (size_t)batch->channels;
+    const int32_t label[2] = {0, 1}; // of these the images do not depend
+    const int half = (int)(position % 2);
+    float target[4];
+    char text[64];
+    HIRL_TRY(hirl_buffer_reserve(&sheet->pair, 2 * n * sizeof(float)));
+    float *pair = (float *)(void *)sheet->pair.data;
+    memcpy(pair + (half ? n : 0), batch->view[0], n * sizeof(float));
+    if (half == 0 || row == 0) return HIRL_OK;
+    HIRL_TRY(hirl_mix_batch(mix, sheet->spec->seed, epoch, position - 1, 2, height, width,
+                            batch->channels, 2, label, pair, target));
+    const hirl_mix_draw_t draw =
+        hirl_mix_draw(mix, sheet->spec->seed, epoch, position / mix->group, height, width);
+    (void)hirl_text_format(text, sizeof text, draw.lambda == 1 ? "as it is" : "%s %.2f",
+                           draw.is_cutmix ? "cutmix" : "mixup", draw.lambda);
+    for (int i = 0; i < 2; i++) {
+        hirl_image_t image;
+        HIRL_TRY(denormalize(sheet, batch, 0, pair + (i ? n : 0), &image));
+        HIRL_TRY(put_tile(sheet, row - 1 + i, column, &image, NULL));
+        hirl_canvas_text(&sheet->canvas, row_top(sheet, row - 1 + i), column_left(sheet, column),
+                         sheet->box, sheet->scale, SOFT, text);
+    }
     return HIRL_OK;
 }
 
@@ -157,13 +190,13 @@ static hirl_status_t put_row(sheet_t *sheet, int row, int64_t position) {
     for (int v = 0; v < spec->n_views; v++) {
         hirl_image_t image;
         const int column = 1 + v * (1 + sheet->has_masks);
-        HIRL_TRY(denormalize(sheet, batch, v, &image));
+        HIRL_TRY(denormalize(sheet, batch, v, batch->view[v], &image));
         HIRL_TRY(put_tile(sheet, row, column, &image, NULL));
         if (!sheet->has_masks) continue;
         hirl_mask_make(sheet->maker, spec->seed, epoch, index, v, sheet->mask);
         HIRL_TRY(put_tile(sheet, row, column + 1, &image, sheet->mask));
     }
-    return HIRL_OK;
+    return sheet->is_mixed ? put_mixed(sheet, batch, row, position) : HIRL_OK;
 }
 
 // ------------------------------------------------------------------------------------ sheet
@@ -178,7 +211,9 @@ static hirl_status_t plan(sheet_t *sheet) {
     const int64_t n_left = n_set - preview->first;
     sheet->n_samples = (int)(preview->n_samples < n_left ? preview->n_samples : n_left);
     sheet->has_masks = spec->mask && spec->mask->kind != HIRL_MASK_NONE;
-    sheet->n_columns = 1 + spec->n_views * (1 + sheet->has_masks);
+    sheet->is_mixed = spec->mix && (spec->mix->mixup > 0 || spec->mix->cutmix > 0) &&
+                      strcmp(preview->pick, "index") != 0;
+    sheet->n_columns = 1 + spec->n_views * (1 + sheet->has_masks) + sheet->is_mixed;
     sheet->box = (int)preview->thumb;
     sheet->scale = sheet->box >= 150 ? 2 : 1;
     sheet->line = (HIRL_GLYPH_HEIGHT + 4) * sheet->scale;
@@ -218,6 +253,7 @@ static void close_sheet(sheet_t *sheet) {
     hirl_buffer_reset(&sheet->decoded);
     hirl_buffer_reset(&sheet->pixels);
     hirl_buffer_reset(&sheet->fitted);
+    hirl_buffer_reset(&sheet->pair);
     hirl_canvas_reset(&sheet->canvas);
     hirl_world_destroy(&sheet->world);
 }
@@ -243,6 +279,9 @@ static void put_headings(sheet_t *sheet) {
         hirl_canvas_text(&sheet->canvas, top, column_left(sheet, column + 1), sheet->box,
                          sheet->scale, SOFT, text);
     }
+    if (sheet->is_mixed)
+        hirl_canvas_text(&sheet->canvas, top, column_left(sheet, sheet->n_columns - 1), sheet->box,
+                         sheet->scale, SOFT, "mixed view 0");
 }
 
 hirl_status_t hirl_contact_sheet_write(const hirl_contact_sheet_t *spec, const char *path) {

@@ -1,5 +1,5 @@
-// views.png as Pillow reads it, against tiles made from the functions that a loader is specified by: images as stored, views, masks; by
-// position and by index; grey and colour. What does not fit is refused.
+// views.png as Pillow reads it, against tiles made from the functions that a loader is specified by: images as stored, views, masks, mixed
+// neighbours; by position and by index; grey and colour. What does not fit is refused.
 // test: ranks=1 timeout=60 needs=python3-pil,python3-numpy
 #include "pack_util.h"
 
@@ -43,14 +43,14 @@ static hirl_mask_spec_t mask_spec(void) {
     return spec;
 }
 
-// A tile that the picture must hold: place and size, then RGB.
+// A tile that the picture must hold: place and size, how far pixels may be apart, then RGB.
 static void write_tile(FILE *tiles, int row, int column, int height, int width, int channels,
-                       const uint8_t *pixels) {
+                       const uint8_t *pixels, int apart) {
     const int times = BOX / (height > width ? height : width), h = height * times,
               w = width * times;
-    const int32_t place[4] = {GAP + 3 * LINE + GAP + row * (LINE + BOX + GAP) + LINE +
+    const int32_t place[5] = {GAP + 3 * LINE + GAP + row * (LINE + BOX + GAP) + LINE +
                                   (BOX - h) / 2,
-                              GAP + column * (BOX + GAP) + (BOX - w) / 2, h, w};
+                              GAP + column * (BOX + GAP) + (BOX - w) / 2, h, w, apart};
     NEED(times >= 1);
     fwrite(place, sizeof place, 1, tiles);
     for (int y = 0; y < h; y++)
@@ -59,6 +59,8 @@ static void write_tile(FILE *tiles, int row, int column, int height, int width, 
                 fputc(pixels[(y / times * width + x / times) * channels + (channels == 1 ? 0 : c)],
                       tiles);
 }
+
+static float first_view[N][BOX * BOX * 3];
 
 static void write_row(FILE *tiles, const hirl_shard_set_t *set, hirl_augment_t *augment,
                       const hirl_view_spec_t *views, const hirl_mask_spec_t *mask_of, int row,
@@ -72,7 +74,7 @@ static void write_row(FILE *tiles, const hirl_shard_set_t *set, hirl_augment_t *
     NEED_OK(hirl_shard_set_read(set, index, &bytes, &sample));
     NEED_OK(hirl_image_decode(&sample, channels, &pixels, &image));
     if (image.height <= BOX && image.width <= BOX)
-        write_tile(tiles, row, 0, image.height, image.width, channels, image.pixels);
+        write_tile(tiles, row, 0, image.height, image.width, channels, image.pixels, 0);
     NEED_OK(hirl_mask_maker_create(mask_of, &maker));
     for (int v = 0; v < 2; v++) {
         static float view[BOX * BOX * 3];
@@ -80,19 +82,38 @@ static void write_row(FILE *tiles, const hirl_shard_set_t *set, hirl_augment_t *
         const int size = views[v].size, n = size * size * channels;
         hirl_rng_t rng = hirl_rng_make(SEED, HIRL_RNG_AUGMENT, EPOCH, (uint64_t)index, (uint32_t)v);
         NEED_OK(hirl_augment_view(augment, &image, &views[v], &rng, zero, one, view));
+        if (v == 0) memcpy(first_view[row], view, (size_t)n * sizeof *view);
         for (int i = 0; i < n; i++) shown[i] = (uint8_t)rint((double)view[i] * 255);
-        write_tile(tiles, row, 1 + 2 * v, size, size, channels, shown);
+        write_tile(tiles, row, 1 + 2 * v, size, size, channels, shown, 0);
         hirl_mask_make(maker, SEED, EPOCH, index, v, mask);
         for (int i = 0; i < n; i++) {
             const int y = i / channels / size, x = i / channels % size;
             if (mask[y * GRID / size * GRID + x * GRID / size])
                 shown[i] = (uint8_t)((shown[i] + 7 * 128 + 4) / 8);
         }
-        write_tile(tiles, row, 2 + 2 * v, size, size, channels, shown);
+        write_tile(tiles, row, 2 + 2 * v, size, size, channels, shown, 0);
     }
     hirl_mask_maker_destroy(&maker);
     hirl_buffer_reset(&bytes);
     hirl_buffer_reset(&pixels);
+}
+
+// The first views of two neighbours, mixed. Training mixes normalised floats: a rounding may fall the other way.
+static void write_pair(FILE *tiles, const hirl_mix_cfg_t *mix, int row, int64_t position,
+                       int channels) {
+    const hirl_mix_draw_t draw = hirl_mix_draw(mix, SEED, EPOCH, position / 2, BOX, BOX);
+    for (int k = 0; k < 2; k++) {
+        const float *own = first_view[row + k], *other = first_view[row + 1 - k];
+        static uint8_t shown[BOX * BOX * 3];
+        for (int i = 0; i < BOX * BOX * channels; i++) {
+            const int y = i / channels / BOX - draw.top, x = i / channels % BOX - draw.left;
+            const bool is_boxed = y >= 0 && y < draw.height && x >= 0 && x < draw.width;
+            const double share = draw.is_cutmix ? !is_boxed : draw.lambda;
+            shown[i] =
+                (uint8_t)rint(255 * (share * (double)own[i] + (1 - share) * (double)other[i]));
+        }
+        write_tile(tiles, row + k, 5, BOX, BOX, channels, shown, draw.is_cutmix ? 0 : 1);
+    }
 }
 
 static void check_sheet(const hirl_shard_set_t *set, const hirl_data_cfg_t *data, const char *pick,
@@ -100,6 +121,8 @@ static void check_sheet(const hirl_shard_set_t *set, const hirl_data_cfg_t *data
     const hirl_preview_cfg_t preview = preview_cfg(pick, first);
     const hirl_view_spec_t views[2] = {view_spec(BOX), view_spec(BOX / 2)};
     const hirl_mask_spec_t mask = mask_spec();
+    const hirl_mix_cfg_t mix = {
+        .mixup = 0.8, .cutmix = 1, .prob = 1, .switch_prob = 0.5, .group = 2};
     const hirl_contact_sheet_t sheet = {.set = set,
                                         .title = "a title with \xc3\xa4 and more than fits into it",
                                         .data = data,
@@ -107,6 +130,7 @@ static void check_sheet(const hirl_shard_set_t *set, const hirl_data_cfg_t *data
                                         .views = views,
                                         .n_views = 2,
                                         .mask = &mask,
+                                        .mix = &mix,
                                         .seed = SEED};
     char png[2048], expected[2048];
     snprintf(png, sizeof png, "%s", test_path("sheet.png"));
@@ -122,6 +146,8 @@ static void check_sheet(const hirl_shard_set_t *set, const hirl_data_cfg_t *data
         write_row(tiles, set, augment, views, &mask, row,
                   strcmp(pick, "index") == 0 ? first + row
                                              : hirl_permutation_at(&order, first + row));
+    for (int row = first % 2 ? 1 : 0; row + 1 < N && strcmp(pick, "order") == 0; row += 2)
+        write_pair(tiles, &mix, row, first + row, hirl_shard_set_channels(set));
     hirl_augment_destroy(&augment);
     NEED(fclose(tiles) == 0);
     const char *python = getenv("PYTHON");
