@@ -291,8 +291,8 @@ static void put_empty(page_t *page, const facts_t *facts, int s, int *n_p) {
     }
     if (n_empty == 0 || facts->of[s]->n == facts->node[facts->n_rows].count[s]) return;
     begin_finding(page, n_p, s == 0 ? "empty-0" : "empty-1");
-    PUT(page, "%lld of %lld classes have no sample in %s: ", (long long)n_empty,
-        (long long)n_classes, facts->split[s].name);
+    PUT(page, "%lld of %lld classes %s no sample in %s: ", (long long)n_empty, (long long)n_classes,
+        n_empty == 1 ? "has" : "have", facts->split[s].name);
     int n_shown = 0;
     for (int row = 0; row < facts->n_rows && n_shown < NAMES_SHOWN; row++) {
         if (facts->node[row].is_parent || facts->node[row].count[s] > 0) continue;
@@ -442,14 +442,16 @@ done:
     return status;
 }
 
-static void put_counts(page_t *page, const facts_t *facts, const int64_t *count, bool has_bars) {
+static void put_counts(page_t *page, const facts_t *facts, const int64_t *count, bool has_bars,
+                       bool may_be_none) {
     PUT(page, "<span class=\"bars\">");
     for (int s = 0; has_bars && s < facts->n_splits; s++)
         PUT(page, "<i class=\"c%d\" style=\"width:%.2f%%\"></i>", s,
             facts->most ? 100.0 * (double)count[s] / (double)facts->most : 0.0);
     PUT(page, "</span>");
     for (int s = 0; s < facts->n_splits; s++)
-        PUT(page, "<b class=\"%s\">%lld</b>", count[s] == 0 ? "none" : "", (long long)count[s]);
+        PUT(page, "<b class=\"%s\">%lld</b>", count[s] == 0 && !may_be_none ? "none" : "",
+            (long long)count[s]);
 }
 
 static hirl_status_t put_node(page_t *page, facts_t *facts, int row) {
@@ -468,10 +470,10 @@ static hirl_status_t put_node(page_t *page, facts_t *facts, int row) {
         put_row_name(page, facts, row);
     if (row < facts->n_rows && name_of(facts, row)[0]) PUT(page, " <small>%d</small>", row);
     PUT(page, "</span>");
-    put_counts(page, facts, count, is_class);
-    if (is_class) PUT(page, "<span class=\"thumbs\">");
+    put_counts(page, facts, count, is_class, row == facts->n_rows);
+    PUT(page, "<span class=\"thumbs\">");
     if (is_class && facts->n_thumbs > 0) HIRL_TRY(put_thumbs(page, facts, row));
-    PUT(page, "%s</%s>\n", is_class ? "</span>" : "", tag);
+    PUT(page, "</span></%s>\n", tag);
     if (is_class) return HIRL_OK;
     for (int child = node->first_child; child >= 0; child = facts->node[child].next)
         HIRL_TRY(put_node(page, facts, child));

@@ -50,9 +50,9 @@ static const hirl_key_t mask_keys[] = {
     ROW_REAL(max_aspect, "0", 0, 1e3, "height / width",
              "Blocks: largest aspect ratio; 0: the inverse of the smallest."),
     HIRL_ROW_BOOL(hirl_mask_cfg_t, exact, ".true.",
-                  "block: go on until exactly n_masked patches are hidden, as BEiT and CAE do; "
-                  ".false.: end after ten rectangles in a row that do not fit, which leaves a few "
-                  "masks with less."),
+                  "block: go on until exactly n_masked patches are hidden, as CAE does; .false.: "
+                  "end after ten rectangles in a row that do not fit, as BEiT in HIRL does, which "
+                  "leaves a third of the masks with a few less."),
 };
 
 const hirl_group_t hirl_mask_group = {

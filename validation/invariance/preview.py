@@ -149,7 +149,7 @@ def check_faults():
     found = page.findings()
     most, least = np.bincount(labels).max(), np.bincount(labels)[np.bincount(labels) > 0].min()
     wanted = {
-        "empty-0": "1 of 10 classes have no sample in train: class 7.",
+        "empty-0": "1 of 10 classes has no sample in train: class 7.",
         "copies-0": "2 samples of train equal another one byte for byte.",
         "torn": "2 samples have equals with another label.",
         "leaked": "1 samples of val are in train, too.",
