@@ -27,6 +27,7 @@ typedef struct hirl_data_cfg {
     int64_t channels;                // 1 or 3: images are converted; 0: as stored
     bool verify;                     // check each sample's checksum when it is read
     char decode[HIRL_DECK_TEXT_MAX]; // 'exact' | 'scaled'
+    char stage[HIRL_DECK_TEXT_MAX];  // folder of the node for copies of the shards; '' if none
     double max_bad_fraction;         // share of undecodable samples tolerated before the run stops
     double mean[HIRL_DECK_LIST_MAX]; // per-channel normalisation, after scaling to [0, 1]
     int n_mean;

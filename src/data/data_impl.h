@@ -121,6 +121,18 @@ hirl_status_t hirl_shard_index_read(const hirl_h5_t *file, const char *path,
 hirl_status_t hirl_shard_index_load(const char *path, hirl_shard_index_t *index);
 void hirl_shard_index_reset(hirl_shard_index_t *index);
 
+// -------------------------------------------------------------------------------------- stage.c
+
+typedef struct hirl_stage_file {
+    const char *path; // HIRL_BORROW
+    int64_t size;
+} hirl_stage_file_t;
+
+/// Brings copies of files to a folder of each node; local[i] is where this rank reads file i: the copy, or the file itself where
+/// there is none (a warning). The same files on all ranks. Collective. Errors: HIRL_ERR_IO (the folder), HIRL_ERR_INTERRUPTED.
+hirl_status_t hirl_stage_files(hirl_world_t *world, const char *folder,
+                               const hirl_stage_file_t *file, int n, char (*local)[PATH_MAX]);
+
 // -------------------------------------------------------------------------------------- pack_*.c
 
 /// What becomes of an image's bytes.

@@ -30,6 +30,11 @@ static const hirl_key_t data_keys[] = {
                   "the pixels of the whole image. 'scaled': shrunk to 1/2, 1/4 or 1/8 in the "
                   "transform where all crops are still resized to something smaller; much faster "
                   "for large photographs, pixels differ slightly."),
+    HIRL_ROW_TEXT(hirl_data_cfg_t, stage, "''", NULL,
+                  "Folder on each node's own disk that shards are copied to before they are read, "
+                  "such as the job's scratch folder; empty: none. Copies are compared with the "
+                  "originals by checksum, shared by the ranks of a node, found again by later "
+                  "runs, and not removed."),
     HIRL_ROW_REAL(hirl_data_cfg_t, max_bad_fraction, "0.01", 0.0, 1.0, "",
                   "Share of undecodable samples that is tolerated; each is reported and replaced "
                   "by the next one."),

@@ -281,8 +281,8 @@ static hirl_status_t broadcast_set(hirl_world_t *world, bool is_verified, hirl_s
     return HIRL_OK;
 }
 
-static hirl_status_t open_file(shard_t *shard, bool is_mapped) {
-    int fd = open(shard->path, O_RDONLY | O_CLOEXEC);
+static hirl_status_t open_file(shard_t *shard, const char *path, bool is_mapped) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         int cause = errno;
         return HIRL_FAIL(HIRL_ERR_IO, "shard %s: %s%s", shard->path, strerror(cause),
@@ -316,8 +316,28 @@ static hirl_status_t open_file(shard_t *shard, bool is_mapped) {
 }
 
 static hirl_status_t open_files(hirl_shard_set_t *set, bool is_mapped) {
-    for (int s = 0; s < set->n_shards; s++) HIRL_TRY(open_file(&set->shard[s], is_mapped));
+    for (int s = 0; s < set->n_shards; s++)
+        HIRL_TRY(open_file(&set->shard[s], set->shard[s].path, is_mapped));
     return HIRL_OK;
+}
+
+// The same with copies on the node. Collective.
+static hirl_status_t open_copies(hirl_world_t *world, const char *folder, hirl_shard_set_t *set,
+                                 bool is_mapped) {
+    hirl_stage_file_t *file = NULL;
+    char(*local)[PATH_MAX] = NULL;
+    hirl_status_t status = HIRL_ALLOC(HIRL_MEM_DATA, set->n_shards, &file);
+    if (status == HIRL_OK) status = HIRL_ALLOC(HIRL_MEM_DATA, set->n_shards, &local);
+    HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);
+    for (int s = 0; s < set->n_shards; s++)
+        file[s] = (hirl_stage_file_t){set->shard[s].path, set->shard[s].file_size};
+    HIRL_TRY_GOTO(hirl_stage_files(world, folder, file, set->n_shards, local), status, done);
+    for (int s = 0; s < set->n_shards && status == HIRL_OK; s++)
+        status = open_file(&set->shard[s], local[s], is_mapped);
+done:
+    hirl_mem_free(file);
+    hirl_mem_free(local);
+    return status;
 }
 
 // What can be said of all samples together.
@@ -350,7 +370,8 @@ hirl_status_t hirl_shard_set_open(hirl_world_t *world, const char *pattern,
         status = load_on_root(pattern, cfg->verify, set);
     HIRL_TRY_GOTO(hirl_par_agree(world, status), status, err);
     HIRL_TRY_GOTO(broadcast_set(world, cfg->verify, set), status, err);
-    status = open_files(set, is_mapped);
+    status =
+        cfg->stage[0] ? open_copies(world, cfg->stage, set, is_mapped) : open_files(set, is_mapped);
     if (status == HIRL_OK) status = summarise(cfg, set);
     HIRL_TRY_GOTO(hirl_par_agree(world, status), status, err);
     *set_p = set;
