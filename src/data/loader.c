@@ -175,8 +175,10 @@ static void cover(const hirl_loader_t *loader, plan_t *plan) {
 static bool is_large_enough(const hirl_loader_t *loader, const plan_t *plan, int shrink) {
     for (int v = 0; v < loader->n_views; v++) {
         const hirl_view_draws_t *d = &plan->draws[v];
-        const int side = d->height < d->width ? d->height : d->width;
-        if (side / shrink < loader->views[v].size) return false;
+        const int size = loader->views[v].size;
+        const int to_height = d->resized_height > 0 ? d->resized_height : size;
+        const int to_width = d->resized_width > 0 ? d->resized_width : size;
+        if (d->height / shrink < to_height || d->width / shrink < to_width) return false;
     }
     return true;
 }
