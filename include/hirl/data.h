@@ -97,7 +97,7 @@ typedef struct hirl_pack_cfg {
     char source
         [HIRL_DECK_TEXT_MAX]; // image folder, or the folder (or files) of an IDX or CIFAR data set
     char format
-        [HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder' | 'list' | 'tar'
+        [HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder' | 'list' | 'tar' | 'cub' ...
     char split
         [HIRL_DECK_TEXT_MAX]; // 'train' | 'val' ... : name of the split; selects the IDX/CIFAR files
     char list[HIRL_DECK_LIST_MAX][HIRL_DECK_TEXT_MAX]; // files with lines 'path label'
@@ -166,6 +166,11 @@ int64_t hirl_shard_set_n_samples(const hirl_shard_set_t *set);
 int hirl_shard_set_n_classes(const hirl_shard_set_t *set); // 1 + largest label; 0 without labels
 int hirl_shard_set_channels(const hirl_shard_set_t *set);  // after conversion as &data asks
 int32_t hirl_shard_set_label(const hirl_shard_set_t *set, int64_t index);
+/// Samples that can be of several classes: the number of these, 0 if each has one label at most.
+int hirl_shard_set_n_targets(const hirl_shard_set_t *set);
+/// [n_targets]: 1 the class is present, -1 it is absent, 0 it is present but too difficult to count. Valid
+/// until the set is closed; NULL without targets.
+const int8_t *hirl_shard_set_target_view(const hirl_shard_set_t *set, int64_t index);
 /// Label tree: rows 0, 1, ... name the classes (row = label) and, behind them, their
 /// super-classes. No rows without names.
 int hirl_shard_set_n_class_names(const hirl_shard_set_t *set);

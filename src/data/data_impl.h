@@ -104,6 +104,8 @@ typedef struct hirl_shard_index {
     int32_t *height, *width, *channels, *label; // [n]
     uint64_t *checksum;                         // [n]
     hirl_class_table_t classes;
+    int n_targets;
+    int8_t *target; // [n, n_targets] or NULL: -1 absent, 0 left out of account, 1 present
 } hirl_shard_index_t;
 
 /// What a set knows of its files and stored samples. Not collective, thread-safe.
@@ -164,6 +166,11 @@ typedef enum hirl_pack_format {
     HIRL_PACK_FOLDER,
     HIRL_PACK_LIST,
     HIRL_PACK_TAR,
+    HIRL_PACK_CUB,
+    HIRL_PACK_CARS,
+    HIRL_PACK_SOP,
+    HIRL_PACK_INSHOP,
+    HIRL_PACK_VOC07,
     HIRL_PACK_FORMAT_COUNT
 } hirl_pack_format_t;
 const char *hirl_pack_format_text(hirl_pack_format_t format);
@@ -184,6 +191,8 @@ typedef struct hirl_pack_source {
     char *name;             // paths relative to root, back to back
     int64_t *name_offset;   // [n+1]
     hirl_class_table_t classes;
+    int n_targets;
+    int8_t *target;      // [n, n_targets] or NULL, as in a shard
     hirl_text_t skipped; // "path<TAB>reason" lines in canonical order, the same on every rank
     int64_t n_skipped;
     hirl_pack_file_t *file; // of records, or archives
@@ -245,6 +254,14 @@ hirl_status_t hirl_pack_find_cifar(const hirl_pack_cfg_t *cfg, hirl_pack_source_
 hirl_status_t hirl_pack_find_folder(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_list(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_tar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+
+// pack_layouts.c: data sets as they are published; each looks in pack%source and in the folder that
+// its archive makes.
+hirl_status_t hirl_pack_find_cub(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_cars(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_sop(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_inshop(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_voc07(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 
 // Whether `path` (a folder or a file) is of that kind, by its usual names. CIFAR answers with the
 // format.
@@ -339,6 +356,45 @@ bool hirl_span_take_word(hirl_span_t *line, hirl_span_t *word_p);
 /// with file and line.
 hirl_status_t hirl_csv_next(hirl_lines_t *lines, hirl_span_t *field, int most, int *n_p);
 
+// ------------------------------------------------------------------------------------ pack_mat.c
+
+/// Bytes of a MATLAB 5 file, or of what was unpacked from it.
+typedef struct hirl_mat_part {
+    const uint8_t *bytes;
+    size_t size;
+} hirl_mat_part_t;
+
+enum { HIRL_MAT_CELL = 1, HIRL_MAT_STRUCT = 2, HIRL_MAT_CHAR = 4 };
+
+/// An array of a MATLAB file; valid until that is closed.
+typedef struct hirl_mat_array {
+    int class; // HIRL_MAT_..., or that of numbers
+    int64_t n; // items
+    hirl_span_t name;
+    hirl_mat_part_t rest; // its items: of a cell arrays, of a struct arrays behind its names
+} hirl_mat_array_t;
+
+typedef struct hirl_mat hirl_mat_t;
+
+/// Reads a MATLAB 5 file. Errors, here and below: HIRL_ERR_IO, HIRL_ERR_FORMAT (no such file, or damaged).
+hirl_status_t hirl_mat_open(const char *path, hirl_mat_t **mat_p);
+void hirl_mat_close(hirl_mat_t **mat);
+/// Finds a variable.
+hirl_status_t hirl_mat_find(hirl_mat_t *mat, const char *name, hirl_mat_array_t *array,
+                            bool *is_there_p);
+/// Takes the next array off the items of a cell or struct.
+hirl_status_t hirl_mat_take_array(const hirl_mat_t *mat, hirl_mat_part_t *rest,
+                                  hirl_mat_array_t *array);
+/// Takes the names of its fields off a struct: texts of `width` bytes, with a NUL if they are shorter.
+hirl_status_t hirl_mat_fields(const hirl_mat_t *mat, hirl_mat_array_t *array,
+                              hirl_mat_part_t *names, size_t *width_p);
+/// The value of an array of one whole number.
+hirl_status_t hirl_mat_number(const hirl_mat_t *mat, const hirl_mat_array_t *array,
+                              int64_t *value_p);
+/// A text, NUL-terminated.
+hirl_status_t hirl_mat_text(const hirl_mat_t *mat, const hirl_mat_array_t *array, char *buf,
+                            size_t size);
+
 // --------------------------------------------------------------------------------- pack_select.c
 
 /// Gives inputs the labels of pack%labels. Rank 0 alone.
@@ -346,8 +402,14 @@ hirl_status_t hirl_pack_apply_labels(const hirl_pack_cfg_t *cfg, hirl_pack_sourc
 /// Keeps the inputs that pack%subset names. Rank 0 alone.
 hirl_status_t hirl_pack_apply_subset(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 
-/// Largest number of a class, of shards.
-enum { HIRL_CLASSES_MAX = 10000000 };
+/// Keeps the inputs that are wanted [n]. Images that are not are never opened; records of containers
+/// stay where they are.
+void hirl_pack_keep_wanted(hirl_pack_source_t *source, const bool *is_wanted);
+
+enum {
+    HIRL_CLASSES_MAX = 10000000, // of shards
+    HIRL_TARGETS_MAX = 65536     // classes of samples that can have several
+};
 
 /// Builds a class table of `n` names.
 hirl_status_t hirl_pack_make_classes(const char *const *names, int n, hirl_class_table_t *classes);

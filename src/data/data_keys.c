@@ -56,12 +56,35 @@ static const hirl_key_t pack_keys[] = {
         "or CIFAR data set, or its files themselves (the IDX file of images; CIFAR batches, also "
         "as a pattern); tar archives of such folders, not compressed, also as a pattern: their "
         "members are read where they lie, and the last of the same path counts."),
-    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'", "auto|idx|cifar10|cifar100|folder|list|tar",
-                  "Kind of the source; 'auto' tells it by the usual names of files."),
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'",
+                  "auto|idx|cifar10|cifar100|folder|list|tar|cub|cars|sop|inshop|voc07",
+                  "Kind of the source; 'auto' tells the first six by the usual names of files. The "
+                  "last five are data sets as they are published: CUB-200-2011 (classes 0 to 99 "
+                  "are split 'train', 100 to 199 'val' or 'test'), Cars-196 (0 to 97, 98 to 195), "
+                  "Stanford Online Products ('train', 'val' or 'test'), In-shop ('train', 'query', "
+                  "'gallery') and VOC 2007 ('train', 'val', 'trainval', 'test'; its images have "
+                  "several classes each, which go to /target)."),
     HIRL_ROW_TEXT(hirl_pack_cfg_t, split, "'train'", NULL,
                   "Name of the split, and of its shards. In the folder of an IDX or CIFAR data set "
                   "'train' selects the "
                   "training files, 'val' and 'test' the others."),
+    HIRL_ROW_TEXT_LIST(hirl_pack_cfg_t, list, "",
+                       "Files that list what is packed, in their order: lines 'path label', split "
+                       "at the last blank, or 'path' alone, as the first line of each file shows; "
+                       "paths are relative to pack%source. Images without a label get -1."),
+    HIRL_ROW_TEXT(
+        hirl_pack_cfg_t, subset, "''", NULL,
+        "File of the names to keep, one a line: a path (of list, folder or archive) or the "
+        "name of a file, as in ImageNet's 1percent.txt; a label behind it is passed "
+        "over. The numbers of classes stay those of the whole."),
+    HIRL_ROW_TEXT(hirl_pack_cfg_t, labels, "''", NULL,
+                  "Labels of images from comma-separated values (RFC 4180) with a header line, in "
+                  "place of the source's own. An image is found by its path, the name of its file "
+                  "or that without extension; labels are numbers, or names of classes, which are "
+                  "numbered in the order of their bytes. Images without a row get -1."),
+    HIRL_ROW_TEXT_LIST(hirl_pack_cfg_t, label_columns, "",
+                       "Columns of pack%labels that hold the images and their labels: two names "
+                       "of its header; by default the first two columns."),
     HIRL_ROW_TEXT(
         hirl_pack_cfg_t, classes, "'leaf'", "leaf|top|archive|none",
         "Which folder is an image's class. 'leaf': the one that it lies in, called by its "
@@ -75,7 +98,7 @@ static const hirl_key_t pack_keys[] = {
         hirl_pack_cfg_t, max_side, "0", 0, 65500, "pixels",
         "Images whose pack%side is longer are decoded, made so small by antialiased bicubic "
         "interpolation, and encoded as JPEG (grey, or colour with 4:2:0 subsampling); all "
-        "others, and with 0 all, stay byte for byte."),
+        "others, and with 0 all, stay byte for byte, but for pack%upright."),
     HIRL_ROW_TEXT(hirl_pack_cfg_t, side, "'longer'", "longer|shorter",
                   "Which side of an image pack%max_side is about. 'shorter' is what crops of "
                   "training need: the usual ImageNet is packed with 256 or more."),

@@ -281,7 +281,8 @@ static hirl_status_t check_file_limit(const hirl_pack_source_t *source, const sp
         double bytes = 1 << 20;
         for (int64_t i = plan->begin[s]; i < plan->begin[s + 1]; i++) {
             const int64_t *name = source->name_offset + plan->order[i];
-            bytes += 48.0 + (double)(name[1] - name[0] + source->item[plan->order[i]].size);
+            bytes += 48.0 + source->n_targets +
+                     (double)(name[1] - name[0] + source->item[plan->order[i]].size);
         }
         char want[32], have[32];
         HIRL_REQUIRE(bytes <= (double)limit.rlim_cur, HIRL_ERR_IO,

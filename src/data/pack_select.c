@@ -138,8 +138,7 @@ static hirl_status_t mark_line(names_t *names, const hirl_lines_t *lines, hirl_s
     return HIRL_OK;
 }
 
-// Images that are not wanted are not even opened; records of containers stay where they are.
-static void keep_wanted(hirl_pack_source_t *source, const bool *is_wanted) {
+void hirl_pack_keep_wanted(hirl_pack_source_t *source, const bool *is_wanted) {
     int64_t n = 0, at = 0;
     for (int64_t i = 0; i < source->n; i++) {
         if (!is_wanted[i]) source->item[i].is_good = 0;
@@ -147,6 +146,10 @@ static void keep_wanted(hirl_pack_source_t *source, const bool *is_wanted) {
         const int64_t from = source->name_offset[i], size = source->name_offset[i + 1] - from;
         memmove(source->name + at, source->name + from, (size_t)size);
         source->item[n] = source->item[i];
+        const size_t n_targets = (size_t)source->n_targets;
+        if (source->target)
+            memmove(source->target + (size_t)n * n_targets, source->target + (size_t)i * n_targets,
+                    n_targets);
         source->name_offset[n++] = at;
         at += size;
     }
@@ -183,7 +186,7 @@ hirl_status_t hirl_pack_apply_subset(const hirl_pack_cfg_t *cfg, hirl_pack_sourc
     }
     hirl_log_root(HIRL_LOG_INFO, "pack: %lld of %lld inputs are in %s", (long long)n_wanted,
                   (long long)source->n, cfg->subset);
-    keep_wanted(source, is_wanted);
+    hirl_pack_keep_wanted(source, is_wanted);
 done:
     hirl_mem_free(is_wanted);
     names_reset(&names);

@@ -15,8 +15,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
-static const char *const format_texts[HIRL_PACK_FORMAT_COUNT] = {"idx",    "cifar10", "cifar100",
-                                                                 "folder", "list",    "tar"};
+static const char *const format_texts[HIRL_PACK_FORMAT_COUNT] = {
+    "idx", "cifar10", "cifar100", "folder", "list", "tar", "cub", "cars", "sop", "inshop", "voc07"};
 
 const char *hirl_pack_format_text(hirl_pack_format_t format) { return format_texts[format]; }
 
@@ -161,6 +161,11 @@ static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
     switch (source->format) {
         case HIRL_PACK_IDX: HIRL_TRY(hirl_pack_find_idx(cfg, source)); break;
         case HIRL_PACK_FOLDER: HIRL_TRY(hirl_pack_find_folder(cfg, source)); break;
+        case HIRL_PACK_CUB: HIRL_TRY(hirl_pack_find_cub(cfg, source)); break;
+        case HIRL_PACK_CARS: HIRL_TRY(hirl_pack_find_cars(cfg, source)); break;
+        case HIRL_PACK_SOP: HIRL_TRY(hirl_pack_find_sop(cfg, source)); break;
+        case HIRL_PACK_INSHOP: HIRL_TRY(hirl_pack_find_inshop(cfg, source)); break;
+        case HIRL_PACK_VOC07: HIRL_TRY(hirl_pack_find_voc07(cfg, source)); break;
         case HIRL_PACK_TAR: HIRL_TRY(hirl_pack_find_tar(cfg, source)); break;
         case HIRL_PACK_LIST: HIRL_TRY(hirl_pack_find_list(cfg, source)); break;
         default: HIRL_TRY(hirl_pack_find_cifar(cfg, source));
@@ -174,6 +179,9 @@ static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
     if (strcmp(cfg->classes, "none") == 0) {
         for (int64_t i = 0; i < source->n; i++) source->item[i].label = -1;
         hirl_class_table_reset(&source->classes);
+        hirl_mem_free(source->target);
+        source->target = NULL;
+        source->n_targets = 0;
     }
     HIRL_TRY(hirl_pack_apply_labels(cfg, source));
     return hirl_pack_apply_subset(cfg, source);
@@ -194,6 +202,8 @@ static hirl_status_t allocate_received(hirl_pack_source_t *source, int64_t name_
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, (int64_t)source->classes.n * source->classes.width,
                         &source->classes.name));
     if (has_parent) HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, source->classes.n, &source->classes.parent));
+    if (source->n_targets > 0)
+        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, source->n * source->n_targets, &source->target));
     if (skipped_bytes == 0) return HIRL_OK;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, skipped_bytes + 1, &source->skipped.data));
     source->skipped.size = (size_t)skipped_bytes;
@@ -215,7 +225,8 @@ static hirl_status_t broadcast_source(hirl_world_t *world, hirl_pack_source_t *s
                       source->n_skipped,
                       source->stride,
                       source->label_bytes,
-                      source->is_planar};
+                      source->is_planar,
+                      source->n_targets};
     HIRL_TRY(hirl_par_broadcast(world, told, sizeof told / sizeof *told, HIRL_PAR_I64, 0));
     hirl_status_t status = HIRL_OK;
     if (!is_root) {
@@ -228,6 +239,7 @@ static hirl_status_t broadcast_source(hirl_world_t *world, hirl_pack_source_t *s
         source->stride = told[9];
         source->label_bytes = told[10];
         source->is_planar = told[11] != 0;
+        source->n_targets = (int)told[12];
         status = allocate_received(source, told[2], told[6] != 0, told[7]);
     }
     HIRL_TRY(hirl_par_agree(world, status));
@@ -241,6 +253,7 @@ static hirl_status_t broadcast_source(hirl_world_t *world, hirl_pack_source_t *s
     if (told[6])
         HIRL_TRY(
             broadcast_bytes(world, source->classes.parent, told[4] * (int64_t)sizeof(int32_t)));
+    HIRL_TRY(broadcast_bytes(world, source->target, source->n * source->n_targets));
     return broadcast_bytes(world, source->skipped.data, told[7]);
 }
 
@@ -589,6 +602,7 @@ void hirl_pack_source_reset(hirl_pack_source_t *source) {
     hirl_mem_free(source->name);
     hirl_mem_free(source->name_offset);
     hirl_mem_free(source->file);
+    hirl_mem_free(source->target);
     hirl_class_table_reset(&source->classes);
     hirl_text_reset(&source->skipped);
     hirl_par_shared_destroy(&source->shared);

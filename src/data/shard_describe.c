@@ -108,14 +108,27 @@ static int compare_labels(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static hirl_status_t describe_class(const hirl_class_table_t *classes, int label, int64_t count,
+// How many samples have this target.
+static int64_t count_targets(const hirl_shard_index_t *index, int label, int value) {
+    int64_t n = 0;
+    for (int64_t i = 0; i < index->n; i++)
+        n += index->target[i * index->n_targets + label] == value;
+    return n;
+}
+
+static hirl_status_t describe_class(const hirl_shard_index_t *index, int label, int64_t count,
                                     hirl_text_t *text) {
+    const hirl_class_table_t *classes = &index->classes;
     const bool is_named = label < classes->n;
     const char *name = is_named ? classes->name + (size_t)label * (size_t)classes->width : "";
     HIRL_TRY(hirl_text_append(text, "  %d%s%s%s: %lld samples", label, name[0] ? " '" : "", name,
                               name[0] ? "'" : "", (long long)count));
     if (is_named && classes->parent && classes->parent[label] >= 0)
         HIRL_TRY(hirl_text_append(text, ", of class %d", classes->parent[label]));
+    if (label < index->n_targets)
+        HIRL_TRY(hirl_text_append(text, ", in %lld, difficult in %lld",
+                                  (long long)count_targets(index, label, 1),
+                                  (long long)count_targets(index, label, 0)));
     return hirl_text_append(text, "\n");
 }
 
@@ -134,7 +147,7 @@ static hirl_status_t describe_classes(const hirl_shard_index_t *index, hirl_text
         if (c >= classes->n) c = label[i];
         const int64_t begun = i;
         while (i < index->n && label[i] == c) i++;
-        status = describe_class(classes, c, i - begun, text);
+        status = describe_class(index, c, i - begun, text);
     }
     hirl_mem_free(label);
     return status;

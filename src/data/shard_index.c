@@ -26,6 +26,7 @@ void hirl_shard_index_reset(hirl_shard_index_t *index) {
     hirl_mem_free(index->channels);
     hirl_mem_free(index->label);
     hirl_mem_free(index->checksum);
+    hirl_mem_free(index->target);
     hirl_class_table_reset(&index->classes);
     memset(index, 0, sizeof *index);
 }
@@ -61,10 +62,10 @@ static hirl_status_t check_storage(const hirl_h5_object_t *object, const char *p
     return HIRL_OK;
 }
 
-// A one-dimensional data set of items of form `want`; `what` names the type in messages.
-static hirl_status_t find_object(const hirl_h5_t *file, const char *path, const char *name,
-                                 hirl_h5_form_t want, const char *what,
-                                 const hirl_h5_object_t **object_p) {
+// A data set of `n_axes` dimensions and of items of form `want`; `what` names the type in messages.
+static hirl_status_t find_array(const hirl_h5_t *file, const char *path, const char *name,
+                                hirl_h5_form_t want, const char *what, int n_axes,
+                                const hirl_h5_object_t **object_p) {
     const hirl_h5_link_t *link = hirl_h5_find_link_view(file, name + 1);
     HIRL_REQUIRE(link, HIRL_ERR_FORMAT,
                  "shard %s: object %s is missing, every shard of version %d has it", path, name,
@@ -75,8 +76,8 @@ static hirl_status_t find_object(const hirl_h5_t *file, const char *path, const 
     HIRL_REQUIRE(object->kind == HIRL_H5_ARRAY, HIRL_ERR_FORMAT, "shard %s: %s is no array", path,
                  name);
     HIRL_TRY(check_layout(object, path, name));
-    HIRL_REQUIRE(object->n_axes == 1, HIRL_ERR_FORMAT, "shard %s: %s has %d dimensions, expected 1",
-                 path, name, object->n_axes);
+    HIRL_REQUIRE(object->n_axes == n_axes, HIRL_ERR_FORMAT,
+                 "shard %s: %s has %d dimensions, expected %d", path, name, object->n_axes, n_axes);
     const bool is_known =
         want == HIRL_H5_INTEGER
             ? hirl_data_h5_is_integer(&object->type)
@@ -86,6 +87,12 @@ static hirl_status_t find_object(const hirl_h5_t *file, const char *path, const 
                  "shard %s: %s has elements of another type, expected %s", path, name, what);
     *object_p = object;
     return HIRL_OK;
+}
+
+static hirl_status_t find_object(const hirl_h5_t *file, const char *path, const char *name,
+                                 hirl_h5_form_t want, const char *what,
+                                 const hirl_h5_object_t **object_p) {
+    return find_array(file, path, name, want, what, 1, object_p);
 }
 
 // Reads `n` integers into a new array of `size` bytes each.
@@ -257,6 +264,46 @@ static hirl_status_t read_classes(const hirl_h5_t *file, hirl_shard_index_t *ind
     return HIRL_OK;
 }
 
+// -------------------------------------------------------------------------------------- targets
+
+// Samples that can be of several classes have a row of them each. Shards need not have any.
+static hirl_status_t read_targets(const hirl_h5_t *file, hirl_shard_index_t *index) {
+    const char *path = index->path, *name = "/target";
+    const hirl_h5_object_t *object = NULL;
+    int32_t *wide = NULL;
+    hirl_status_t status;
+    if (!hirl_h5_find_link_view(file, name + 1)) return HIRL_OK;
+    HIRL_TRY(find_array(file, path, name, HIRL_H5_INTEGER, "integers (i8)", 2, &object));
+    const int64_t n = index->n, n_targets = object->shape[1];
+    HIRL_REQUIRE(object->shape[0] == n && n_targets >= 1 && n_targets <= HIRL_TARGETS_MAX &&
+                     (index->classes.n == 0 || n_targets <= index->classes.n),
+                 HIRL_ERR_FORMAT,
+                 "shard %s: %s is [%lld, %lld], expected [%lld, 1 to %d] (samples, classes)", path,
+                 name, (long long)object->shape[0], (long long)n_targets, (long long)n,
+                 index->classes.n ? index->classes.n : HIRL_TARGETS_MAX);
+    HIRL_TRY(check_storage(object, path, name));
+    HIRL_TRY(hirl_mem_calloc(HIRL_MEM_DATA, (size_t)n * (size_t)n_targets, sizeof *wide,
+                             (void **)&wide));
+    HIRL_TRY_GOTO(hirl_h5_read_numbers(file, name, object, HIRL_H5_I32, wide), status, done);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_DATA, n * n_targets, &index->target), status, done);
+    for (int64_t i = 0; i < n * n_targets; i++) {
+        if (wide[i] < -1 || wide[i] > 1) {
+            status =
+                HIRL_FAIL(HIRL_ERR_FORMAT,
+                          "shard %s sample %lld: /target of class %lld is %d, expected -1, 0 or 1",
+                          path, (long long)(i / n_targets), (long long)(i % n_targets), wide[i]);
+            goto done;
+        }
+        index->target[i] = (int8_t)wide[i];
+    }
+    index->n_targets = (int)n_targets;
+done:
+    hirl_mem_free(wide);
+    return status == HIRL_ERR_MISMATCH
+               ? HIRL_FAIL(HIRL_ERR_FORMAT, "shard %s", hirl_error_text_view())
+               : status;
+}
+
 // -------------------------------------------------------------------------------------- all
 
 static hirl_status_t read_header(const hirl_h5_t *file, hirl_shard_index_t *index) {
@@ -309,6 +356,7 @@ static hirl_status_t read_all(const hirl_h5_t *file, hirl_shard_index_t *index) 
         read_integers(file, index, "/checksum", HIRL_H5_U64, 8, index->n, each, &index->checksum));
     HIRL_TRY(read_classes(file, index));
     HIRL_TRY(check_samples(index));
+    HIRL_TRY(read_targets(file, index));
     // Names are only counted here: training does not need them.
     const hirl_h5_object_t *object = NULL;
     HIRL_TRY(find_object(file, path, "/name_offset", HIRL_H5_INTEGER, "integers", &object));

@@ -39,6 +39,8 @@ struct hirl_shard_set {
     uint64_t *checksum;       // [n], NULL unless verified
     atomic_uchar *reported;   // [n / 8 + 1], a bit for each bad sample that was reported
     hirl_class_table_t classes;
+    int n_targets;
+    int8_t *target; // [n, n_targets], NULL without targets
     int n_classes;
     int out_channels;
 };
@@ -147,6 +149,9 @@ static hirl_status_t check_shards_agree(const hirl_shard_index_t *index, int n, 
                      "images do not mix",
                      index[s].path, hirl_shard_encoding_text(index[s].encoding),
                      hirl_shard_encoding_text(index[0].encoding), index[0].path);
+        HIRL_REQUIRE(index[s].n_targets == index[0].n_targets, HIRL_ERR_FORMAT,
+                     "shard %s: /target has %d classes, %s has %d", index[s].path,
+                     index[s].n_targets, index[0].path, index[0].n_targets);
         hirl_status_t status =
             check_same_classes(&index[0].classes, index[0].path, &index[s].classes, index[s].path);
         HIRL_REQUIRE(status == HIRL_OK, HIRL_ERR_FORMAT,
@@ -187,6 +192,10 @@ static hirl_status_t allocate(hirl_shard_set_t *set, bool is_verified) {
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n, &set->label));
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n / 8 + 1, &set->reported));
     if (is_verified) HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, set->n, &set->checksum));
+    // Each shard's own fits memory, and they are as many.
+    if (set->n_targets)
+        HIRL_TRY(hirl_mem_calloc(HIRL_MEM_DATA, (size_t)set->n, (size_t)set->n_targets,
+                                 (void **)&set->target));
     return HIRL_OK;
 }
 
@@ -208,6 +217,9 @@ static void append_index(hirl_shard_set_t *set, int s, const hirl_shard_index_t 
         set->channels[first + i] = (uint8_t)index->channels[i];
     }
     memcpy(set->label + first, index->label, (size_t)index->n * sizeof *set->label);
+    if (set->target)
+        memcpy(set->target + first * set->n_targets, index->target,
+               (size_t)index->n * (size_t)set->n_targets);
     if (set->checksum)
         memcpy(set->checksum + first, index->checksum, (size_t)index->n * sizeof *set->checksum);
 }
@@ -227,6 +239,7 @@ static hirl_status_t load_on_root(const char *pattern, bool is_verified, hirl_sh
     }
     HIRL_TRY_GOTO(check_shards_agree(index, list.n, is_folder), status, done);
     warn_of_missing(index, list.n);
+    set->n_targets = index[0].n_targets;
     HIRL_TRY_GOTO(allocate(set, is_verified), status, done);
     set->classes = index[0].classes;
     index[0].classes = (hirl_class_table_t){0};
@@ -248,15 +261,17 @@ static hirl_status_t broadcast_bytes(hirl_world_t *world, void *data, int64_t n,
 }
 
 static hirl_status_t broadcast_set(hirl_world_t *world, bool is_verified, hirl_shard_set_t *set) {
-    int64_t counts[5] = {set->n_shards, set->n, set->classes.n, set->classes.width,
-                         set->classes.parent != NULL};
-    HIRL_TRY(hirl_par_broadcast(world, counts, 5, HIRL_PAR_I64, 0));
+    int64_t counts[6] = {
+        set->n_shards, set->n, set->classes.n, set->classes.width, set->classes.parent != NULL,
+        set->n_targets};
+    HIRL_TRY(hirl_par_broadcast(world, counts, 6, HIRL_PAR_I64, 0));
     hirl_status_t status = HIRL_OK;
     if (hirl_world_rank(world) != 0) {
         set->n_shards = (int)counts[0];
         set->n = counts[1];
         set->classes.n = (int)counts[2];
         set->classes.width = (int)counts[3];
+        set->n_targets = (int)counts[5];
         status = allocate(set, is_verified);
         if (status == HIRL_OK) {
             status = HIRL_ALLOC(HIRL_MEM_DATA, counts[2] * counts[3], &set->classes.name);
@@ -273,6 +288,7 @@ static hirl_status_t broadcast_set(hirl_world_t *world, bool is_verified, hirl_s
     HIRL_TRY(broadcast_bytes(world, set->width, set->n, sizeof *set->width));
     HIRL_TRY(broadcast_bytes(world, set->channels, set->n, sizeof *set->channels));
     HIRL_TRY(broadcast_bytes(world, set->label, set->n, sizeof *set->label));
+    if (set->target) HIRL_TRY(broadcast_bytes(world, set->target, set->n, (size_t)set->n_targets));
     if (is_verified) HIRL_TRY(broadcast_bytes(world, set->checksum, set->n, sizeof *set->checksum));
     if (counts[2]) HIRL_TRY(broadcast_bytes(world, set->classes.name, counts[2] * counts[3], 1));
     if (counts[4])
@@ -399,6 +415,7 @@ void hirl_shard_set_close(hirl_shard_set_t **set_p) {
     hirl_mem_free(set->label);
     hirl_mem_free(set->checksum);
     hirl_mem_free(set->reported);
+    hirl_mem_free(set->target);
     hirl_class_table_reset(&set->classes);
     hirl_mem_free(set);
     *set_p = NULL;
@@ -414,6 +431,12 @@ int hirl_shard_set_channels(const hirl_shard_set_t *set) { return set->out_chann
 
 int32_t hirl_shard_set_label(const hirl_shard_set_t *set, int64_t index) {
     return set->label[index];
+}
+
+int hirl_shard_set_n_targets(const hirl_shard_set_t *set) { return set->n_targets; }
+
+const int8_t *hirl_shard_set_target_view(const hirl_shard_set_t *set, int64_t index) {
+    return set->target ? set->target + index * set->n_targets : NULL;
 }
 
 int hirl_shard_set_n_class_names(const hirl_shard_set_t *set) { return set->classes.n; }

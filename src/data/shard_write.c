@@ -18,6 +18,7 @@ typedef struct columns {
     int32_t *height, *width, *channels, *label;
     uint64_t *checksum;
     char *name;
+    int8_t *target; // [n, n_targets], or NULL
 } columns_t;
 
 static void columns_reset(columns_t *columns) {
@@ -29,6 +30,7 @@ static void columns_reset(columns_t *columns) {
     hirl_mem_free(columns->label);
     hirl_mem_free(columns->checksum);
     hirl_mem_free(columns->name);
+    hirl_mem_free(columns->target);
 }
 
 // Everything but the checksums, which are made while the images are copied.
@@ -57,6 +59,12 @@ static hirl_status_t columns_fill(columns_t *columns, const hirl_pack_source_t *
         memcpy(columns->name + at, source->name + source->name_offset[order[i]],
                (size_t)(columns->name_offset[i + 1] - at));
     }
+    if (!source->target) return HIRL_OK;
+    const int64_t n_targets = source->n_targets;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n * n_targets, &columns->target));
+    for (int64_t i = 0; i < n; i++)
+        memcpy(columns->target + i * n_targets, source->target + order[i] * n_targets,
+               (size_t)n_targets);
     return HIRL_OK;
 }
 
@@ -80,6 +88,7 @@ typedef struct object {
     int64_t n;
     const void *values; // NULL: written block by block
     hid_t id;
+    int64_t n_columns; // 0: of one dimension
 } object_t;
 
 enum {
@@ -94,12 +103,13 @@ enum {
     CHECKSUM,
     CLASS,
     PARENT,
+    TARGET,
     N_OBJECTS
 };
 
 static hirl_status_t create_object(hid_t file, const char *path, object_t *object) {
-    hsize_t dims = (hsize_t)object->n;
-    hid_t space = H5Screate_simple(1, &dims, NULL);
+    const hsize_t dims[] = {(hsize_t)object->n, (hsize_t)object->n_columns};
+    hid_t space = H5Screate_simple(object->n_columns ? 2 : 1, dims, NULL);
     hid_t plist = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_layout(plist, H5D_CONTIGUOUS);
     H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER);
@@ -255,24 +265,28 @@ static hirl_status_t write_all(hid_t file, const char *path, const hirl_shard_he
         write_attributes(file, path, header, n, encoding, hirl_pack_format_text(source->format)),
         status, done);
     object_t object[N_OBJECTS] = {
-        [OFFSET] = {"/offset", i64, H5T_NATIVE_INT64, n + 1, columns.offset, 0},
-        [HEIGHT] = {"/height", i32, H5T_NATIVE_INT32, n, columns.height, 0},
-        [WIDTH] = {"/width", i32, H5T_NATIVE_INT32, n, columns.width, 0},
-        [CHANNELS] = {"/channels", i32, H5T_NATIVE_INT32, n, columns.channels, 0},
-        [LABEL] = {"/label", i32, H5T_NATIVE_INT32, n, columns.label, 0},
-        [NAME] = {"/name", u8, H5T_NATIVE_UINT8, columns.name_offset[n], columns.name, 0},
-        [NAME_OFFSET] = {"/name_offset", i64, H5T_NATIVE_INT64, n + 1, columns.name_offset, 0},
-        [DATA] = {"/data", u8, H5T_NATIVE_UINT8, columns.offset[n], NULL, 0},
-        [CHECKSUM] = {"/checksum", H5T_STD_U64LE, H5T_NATIVE_UINT64, n, columns.checksum, 0},
+        [OFFSET] = {"/offset", i64, H5T_NATIVE_INT64, n + 1, columns.offset, 0, 0},
+        [HEIGHT] = {"/height", i32, H5T_NATIVE_INT32, n, columns.height, 0, 0},
+        [WIDTH] = {"/width", i32, H5T_NATIVE_INT32, n, columns.width, 0, 0},
+        [CHANNELS] = {"/channels", i32, H5T_NATIVE_INT32, n, columns.channels, 0, 0},
+        [LABEL] = {"/label", i32, H5T_NATIVE_INT32, n, columns.label, 0, 0},
+        [NAME] = {"/name", u8, H5T_NATIVE_UINT8, columns.name_offset[n], columns.name, 0, 0},
+        [NAME_OFFSET] = {"/name_offset", i64, H5T_NATIVE_INT64, n + 1, columns.name_offset, 0, 0},
+        [DATA] = {"/data", u8, H5T_NATIVE_UINT8, columns.offset[n], NULL, 0, 0},
+        [CHECKSUM] = {"/checksum", H5T_STD_U64LE, H5T_NATIVE_UINT64, n, columns.checksum, 0, 0},
     };
     if (classes->n > 0) {
         H5Tset_size(text, (size_t)classes->width);
         H5Tset_cset(text, H5T_CSET_UTF8);
-        object[CLASS] = (object_t){"/class_name", text, text, classes->n, classes->name, 0};
+        object[CLASS] = (object_t){"/class_name", text, text, classes->n, classes->name, 0, 0};
     }
     if (classes->parent) {
         object[PARENT] =
-            (object_t){"/class_parent", i32, H5T_NATIVE_INT32, classes->n, classes->parent, 0};
+            (object_t){"/class_parent", i32, H5T_NATIVE_INT32, classes->n, classes->parent, 0, 0};
+    }
+    if (columns.target) {
+        object[TARGET] = (object_t){"/target", H5T_STD_I8LE,     H5T_NATIVE_INT8, n, columns.target,
+                                    0,         source->n_targets};
     }
     HIRL_TRY_GOTO(create_objects(file, path, object), status, done);
     // The checksums are made from the images as they go by.
@@ -344,6 +358,7 @@ hirl_status_t hirl_shard_fingerprint(const hirl_shard_header_t *header,
         hash_of(columns.checksum, n, sizeof *columns.checksum),
         hash_of(classes->name, (int64_t)classes->n * classes->width, 1),
         classes->parent ? hash_of(classes->parent, classes->n, sizeof *classes->parent) : 0,
+        columns.target ? hash_of(columns.target, n * source->n_targets, 1) : 0,
     };
     *fingerprint_p = hirl_hash64(parts, sizeof parts);
     status = HIRL_OK;

@@ -1,4 +1,4 @@
-// test: ranks=1,2 timeout=60 needs=python3-h5py,python3-pil,python3-numpy
+// test: ranks=2 timeout=60 needs=python3-h5py,python3-pil,python3-numpy
 // File lists with and without labels, subsets by name and by path, and labels from comma-separated
 // values as Python's csv module reads them; and each of these with something wrong in it.
 #include "pack_util.h"
@@ -43,6 +43,30 @@ static const char *path_of(const char *name) {
     at = (at + 1) % 4;
     snprintf(path[at], sizeof path[at], "%s", test_path(name));
     return path[at];
+}
+
+// The keys that this and other tests set in the struct are there for users, too.
+static void test_keys(void) {
+    const hirl_group_t *const groups[] = {&hirl_pack_group};
+    hirl_deck_t *deck = NULL;
+    static const char *const assignments[] = {
+        "pack%source=a",     "pack%output=b",     "pack%format=voc07",      "pack%list=c,d",
+        "pack%subset=e",     "pack%labels=f",     "pack%label_columns=g,h", "pack%classes=archive",
+        "pack%max_side=256", "pack%side=shorter", "pack%quality=75",        "pack%upright=.false."};
+    NEED_OK(hirl_deck_create(groups, 1, &deck));
+    const hirl_pack_cfg_t *cfg = hirl_deck_group_view(deck, "pack");
+    CHECK(cfg->upright && cfg->quality == 90 && cfg->max_side == 0 && cfg->n_list == 0);
+    CHECK_EQ_S(cfg->classes, "leaf");
+    for (size_t i = 0; i < sizeof assignments / sizeof *assignments; i++)
+        CHECK_OK(hirl_deck_override(deck, assignments[i]));
+    CHECK(cfg->n_list == 2 && cfg->n_label_columns == 2 && cfg->max_side == 256);
+    CHECK(!cfg->upright && cfg->quality == 75);
+    CHECK_EQ_S(cfg->list[1], "d");
+    CHECK_EQ_S(cfg->subset, "e");
+    CHECK_EQ_S(cfg->labels, "f");
+    CHECK_EQ_S(cfg->label_columns[0], "g");
+    CHECK_EQ_S(cfg->side, "shorter");
+    hirl_deck_destroy(&deck);
 }
 
 static void test_lists(void) {
@@ -207,6 +231,7 @@ static void test_labels(void) {
 
 TEST_MAIN {
     NEED_OK(hirl_world_create(NULL, NULL, &world));
+    RUN(test_keys);
     RUN(test_lists);
     RUN(test_subset);
     RUN(test_labels);

@@ -31,6 +31,9 @@ typedef struct shard {
     int n_classes;
     bool is_class_variable, has_parent;
     int32_t parent[3];
+    int n_targets; // 0: no /target
+    bool is_target_flat;
+    int8_t target[N * 4];
     long cut; // bytes taken off the file's end
 } shard_t;
 
@@ -46,7 +49,9 @@ static shard_t good(void) {
                      .label = {0, -1, 1},
                      .n_classes = 3,
                      .has_parent = true,
-                     .parent = {2, 2, -1}};
+                     .parent = {2, 2, -1},
+                     .n_targets = 2,
+                     .target = {1, -1, 0, 1, -1, -1}};
 }
 
 static void write_text(hid_t file, const char *name, const char *text) {
@@ -85,11 +90,12 @@ static void write_array(hid_t file, const shard_t *shard, const char *name, hid_
         NEED(H5Lcreate_soft("/offset", file, name, H5P_DEFAULT, H5P_DEFAULT) >= 0);
         return;
     }
-    hid_t space = H5Screate_simple(1, &n, NULL), stored = H5Tcopy(type),
+    const int n_axes = is_named("/target", name) && !shard->is_target_flat ? 2 : 1;
+    const hsize_t dims[2] = {n, (hsize_t)shard->n_targets}, chunk[2] = {2, 1};
+    hid_t space = H5Screate_simple(n_axes, dims, NULL), stored = H5Tcopy(type),
           plist = H5Pcreate(H5P_DATASET_CREATE);
     if (is_named(shard->packed, name)) {
-        const hsize_t chunk = 2;
-        H5Pset_chunk(plist, 1, &chunk);
+        H5Pset_chunk(plist, n_axes, chunk);
         H5Pset_deflate(plist, 4);
     }
     if (is_named(shard->outside, name)) H5Pset_external(plist, "data.bin", 0, H5F_UNLIMITED);
@@ -168,6 +174,7 @@ static void write_shard(const char *path, const shard_t *shard) {
     write_array(file, shard, "/name", H5T_NATIVE_UINT8, 3, "abc");
     write_array(file, shard, "/name_offset", H5T_NATIVE_INT64, N + 1, name_offset);
     write_classes(file, shard);
+    if (shard->n_targets) write_array(file, shard, "/target", H5T_NATIVE_INT8, N, shard->target);
     write_data(file, shard);
     H5Fclose(file);
     struct stat found;
@@ -213,6 +220,14 @@ static void test_good(void) {
     CHECK_EQ_I(hirl_shard_set_n_samples(set), 3);
     CHECK_EQ_S(hirl_shard_set_class_name_view(set, 1), "dogs");
     CHECK_EQ_I(hirl_shard_set_class_parent(set, 1), 2);
+    CHECK_EQ_I(hirl_shard_set_n_targets(set), 2);
+    CHECK(memcmp(hirl_shard_set_target_view(set, 1), (int8_t[]){0, 1}, 2) == 0);
+    hirl_text_t text = {0};
+    NEED_OK(hirl_shard_describe(path, &text));
+    CHECK_HAS(text.data, "1 'dogs': 1 samples, of class 2, in 1, difficult in 0");
+    CHECK_HAS(text.data, "0 'cat': 1 samples, of class 2, in 1, difficult in 1");
+    CHECK_HAS(text.data, "/target         i8        [3, 2], 6 B");
+    hirl_text_reset(&text);
     hirl_buffer_t buffer = {0};
     hirl_sample_t sample;
     // Its checksums are wrong, and that is only seen when a sample is read.
@@ -227,6 +242,27 @@ static void test_good(void) {
     CHECK(hirl_shard_is_shard(path));
     CHECK(!hirl_shard_is_shard(test_path("none.h5")));
     CHECK(!hirl_shard_is_shard(IMAGES "/apple/one.png"));
+}
+
+// Targets are of all shards of a set, or of none; a shard need not have any.
+static void test_targets(void) {
+    hirl_shard_set_t *set = NULL;
+    shard_t shard = good();
+    char pattern[1024];
+    write_shard(test_path("set-0.h5"), &shard);
+    shard.target[3] = -1;
+    write_shard(test_path("set-1.h5"), &shard);
+    snprintf(pattern, sizeof pattern, "%s", test_path("set-*.h5"));
+    NEED_OK(open_one(pattern, &set));
+    CHECK(memcmp(hirl_shard_set_target_view(set, 4), (int8_t[]){0, -1}, 2) == 0);
+    hirl_shard_set_close(&set);
+    shard.n_targets = 0;
+    write_shard(test_path("set-1.h5"), &shard);
+    CHECK_FAILS(open_one(pattern, &set), HIRL_ERR_FORMAT, "set-1.h5: /target has 0 classes, ");
+    NEED_OK(open_one(test_path("set-1.h5"), &set));
+    CHECK_EQ_I(hirl_shard_set_n_targets(set), 0);
+    CHECK(hirl_shard_set_target_view(set, 0) == NULL);
+    hirl_shard_set_close(&set);
 }
 
 static void test_header(void) {
@@ -275,9 +311,9 @@ static void test_objects(void) {
 
 // What HDF5 would take from elsewhere, unfold or convert is refused before it does so, in each object.
 static void test_elsewhere(void) {
-    static const char *const names[] = {"/offset", "/height",     "/width",      "/channels",
-                                        "/label",  "/checksum",   "/class_name", "/class_parent",
-                                        "/name",   "/name_offset"};
+    static const char *const names[] = {"/offset", "/height",   "/width",      "/channels",
+                                        "/label",  "/checksum", "/class_name", "/class_parent",
+                                        "/target", "/name",     "/name_offset"};
     char text[128];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const char *name = names[i];
@@ -290,7 +326,7 @@ static void test_elsewhere(void) {
         snprintf(text, sizeof text, "%s is a link, expected an object of this file", name);
         REFUSED(text, shard.linked = name);
         REFUSED(text, if (i > 0) shard.soft = name; else shard.linked = name);
-        if (i < 8) {
+        if (i < 9) {
             snprintf(text, sizeof text, "%s has 0 of ", name);
             REFUSED(text, shard.unwritten = name);
         }
@@ -354,6 +390,11 @@ static void test_values(void) {
     REFUSED("/class_name has texts of variable length", shard.is_class_variable = true);
     REFUSED("/class_parent[1] is 0, expected -1 or a later row", shard.parent[1] = 0);
     REFUSED("/class_parent[2] is 3, expected -1", shard.parent[2] = 3);
+    REFUSED("sample 2: /target of class 1 is 2, expected -1, 0 or 1", shard.target[5] = 2);
+    REFUSED("sample 0: /target of class 0 is -128, expected", shard.target[0] = -128);
+    REFUSED("/target is [3, 4], expected [3, 1 to 3]", shard.n_targets = 4);
+    REFUSED("/target is [2, 2], expected [3, 1 to 3]", shard.shorter = "/target");
+    REFUSED("/target has 1 dimensions, expected 2", shard.is_target_flat = true);
 }
 
 // Cut at any length: HDF5 or the checks of /data see it. Nothing crashes, nothing passes.
@@ -383,6 +424,7 @@ TEST_MAIN {
     NEED_OK(hirl_world_create(NULL, NULL, &world));
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     RUN(test_good);
+    RUN(test_targets);
     RUN(test_header);
     RUN(test_objects);
     RUN(test_elsewhere);
