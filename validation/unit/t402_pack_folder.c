@@ -70,7 +70,7 @@ static void make_tree(const char *root) {
 
 static const char *skipped_lines =
     "loose.png\tnot in the folder of a class\n"
-    "Banana/broken_cut.jpg\tJPEG: Premature end of JPEG file\n"
+    "Banana/broken_cut.jpg\tJPEG: no end marker: the file is cut short\n"
     "Banana/broken_gif.jpg\tneither PNG nor JPEG: 9 bytes that begin with 47 49 46\n"
     "apple/broken?name?.png\tPNG: file ends early\n"
     "apple/broken_cut.png\tPNG: file ends early\n"

@@ -159,7 +159,7 @@ static void test_settings(void) {
          NULL, 0, 0},
         {"has none of the usual names", HIRL_ERR_DECK, IMAGES "/apple/one.png", NULL, NULL, NULL, 0,
          0},
-        {"pack%format is 'tar', expected 'auto'", HIRL_ERR_DECK, NULL, "tar", NULL, NULL, 0, 0},
+        {"pack%format is 'zip', expected 'auto'", HIRL_ERR_DECK, NULL, "zip", NULL, NULL, 0, 0},
         {"has no file train-images-idx3-ubyte", HIRL_ERR_IO, NULL, "idx", NULL, NULL, 0, 0},
         {"has neither data_batch_%d.bin nor test_batch.bin", HIRL_ERR_IO, NULL, "cifar10", NULL,
          NULL, 0, 0},
