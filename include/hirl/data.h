@@ -28,6 +28,8 @@ typedef struct hirl_data_cfg {
     bool verify;                     // check each sample's checksum when it is read
     char decode[HIRL_DECK_TEXT_MAX]; // 'exact' | 'scaled'
     char stage[HIRL_DECK_TEXT_MAX];  // folder of the node for copies of the shards; '' if none
+    int64_t window;                  // samples that are shuffled together; 0: all
+    bool read_ahead;                 // tell the system which samples come next
     double max_bad_fraction;         // share of undecodable samples tolerated before the run stops
     double mean[HIRL_DECK_LIST_MAX]; // per-channel normalisation, after scaling to [0, 1]
     int n_mean;
@@ -189,6 +191,8 @@ hirl_status_t hirl_shard_set_check_files(const hirl_shard_set_t *set);
 /// Reads sample `index` (0 <= index < n_samples). Errors: HIRL_ERR_IO, HIRL_ERR_FORMAT (checksum) naming shard and sample.
 hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hirl_buffer_t *buffer,
                                   hirl_sample_t *sample_p);
+/// Tells the system that a sample is read soon; returns at once. Small samples are not worth it.
+void hirl_shard_set_will_read(const hirl_shard_set_t *set, int64_t index);
 /// True at the first call for a sample: several loaders, one after the other, meet a bad one, which is
 /// reported once. Thread-safe.
 bool hirl_shard_set_begin_report(const hirl_shard_set_t *set, int64_t index);
@@ -301,6 +305,18 @@ void hirl_image_solarize(hirl_image_t *image, int threshold);
 void hirl_image_flip(hirl_image_t *image);
 
 // ---------------------------------------------------------------------------------------------- loader
+
+/// The order in which an epoch of training shows n samples; a plain value. `window` > 0: only samples that near each other in
+/// position are mixed, from 16 stretches of the set.
+typedef struct hirl_order {
+    uint64_t seed;
+    int64_t epoch, n;
+    int64_t block; // consecutive samples that stay in one window; 0: one permutation of all
+    hirl_permutation_t permutation;
+} hirl_order_t;
+hirl_order_t hirl_order_make(uint64_t seed, int64_t epoch, int64_t n, int64_t window);
+/// Sample at `position` (0 <= position < n).
+int64_t hirl_order_at(const hirl_order_t *order, int64_t position);
 
 /// A batch of this rank; all pointers are valid until the next hirl_loader_next or hirl_loader_destroy.
 typedef struct hirl_batch {

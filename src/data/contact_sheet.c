@@ -64,10 +64,10 @@ static void find_positions(const sheet_t *sheet, int64_t *position) {
         for (int i = 0; i < sheet->n_samples; i++) position[i] = preview->first + i;
         return;
     }
-    const hirl_permutation_t order =
-        hirl_permutation_make(sheet->spec->seed, HIRL_RNG_ORDER, (uint64_t)preview->epoch, n);
+    const hirl_order_t order =
+        hirl_order_make(sheet->spec->seed, preview->epoch, n, sheet->spec->data->window);
     for (int64_t p = 0; p < n; p++) {
-        const int64_t i = hirl_permutation_at(&order, p) - preview->first;
+        const int64_t i = hirl_order_at(&order, p) - preview->first;
         if (i >= 0 && i < sheet->n_samples) position[i] = p;
     }
 }

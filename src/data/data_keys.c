@@ -35,6 +35,13 @@ static const hirl_key_t data_keys[] = {
                   "such as the job's scratch folder; empty: none. Copies are compared with the "
                   "originals by checksum, shared by the ranks of a node, found again by later "
                   "runs, and not removed."),
+    HIRL_ROW_INT(
+        hirl_data_cfg_t, window, "0", 0, 1e12, "samples",
+        "Training shuffles within windows of this many samples, taken from 16 stretches of "
+        "the set, which slow disks read faster; 0: among all. The shards should have been "
+        "packed with pack%shuffle then."),
+    HIRL_ROW_BOOL(hirl_data_cfg_t, read_ahead, ".true.",
+                  "Tell the system which samples come next, so that it reads them meanwhile."),
     HIRL_ROW_REAL(hirl_data_cfg_t, max_bad_fraction, "0.01", 0.0, 1.0, "",
                   "Share of undecodable samples that is tolerated; each is reported and replaced "
                   "by the next one."),

@@ -85,6 +85,8 @@ struct hirl_loader {
     float mean[3], std[3];
     double max_bad_fraction;
     int64_t tickets; // samples taken at a time
+    int64_t window;
+    bool reads_ahead;
 
     int n_slots, n_threads, n_started;
     slot_t *slots;
@@ -95,7 +97,7 @@ struct hirl_loader {
     pthread_cond_t ready; // the consumer: a batch is complete, or the workers have paused
     bool has_sync, is_stopping, is_paused, is_running;
     int n_busy;
-    hirl_permutation_t order; // of order_epoch, for laying out
+    hirl_order_t order; // of order_epoch, for laying out
     int64_t order_epoch;
     // Batch q_first is batch number_first of epoch_first.
     int64_t q_first, epoch_first, number_first;
@@ -263,10 +265,10 @@ static hirl_status_t load_image(worker_t *worker, int64_t epoch, int64_t index,
 }
 
 // Index of sample i of a batch of this rank.
-static int64_t sample_index(const hirl_loader_t *loader, const hirl_permutation_t *order,
-                            int64_t number, int64_t i) {
+static int64_t sample_index(const hirl_loader_t *loader, const hirl_order_t *order, int64_t number,
+                            int64_t i) {
     if (!loader->is_train) return loader->first + number * loader->n_local + i;
-    return hirl_permutation_at(order, number * loader->batch + loader->first + i);
+    return hirl_order_at(order, number * loader->batch + loader->first + i);
 }
 
 static void free_pixels(const hirl_loader_t *loader, slot_t *slot) {
@@ -298,8 +300,7 @@ static hirl_status_t reserve_pixels(const hirl_loader_t *loader, slot_t *slot, s
 static void lay_out(hirl_loader_t *loader, slot_t *slot) {
     if (loader->order_epoch != slot->epoch) {
         loader->order_epoch = slot->epoch;
-        loader->order = hirl_permutation_make(loader->seed, HIRL_RNG_ORDER, (uint64_t)slot->epoch,
-                                              loader->n_set);
+        loader->order = hirl_order_make(loader->seed, slot->epoch, loader->n_set, loader->window);
     }
     int64_t total = 0;
     for (int64_t i = 0; i < slot->n; i++) {
@@ -357,13 +358,23 @@ static hirl_status_t join_pixels(const hirl_loader_t *loader, slot_t *slot) {
     return HIRL_OK;
 }
 
-static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_permutation_t *order,
+// The same place of the batch that is begun when this one is handed out.
+static void read_ahead(const hirl_loader_t *loader, const slot_t *slot, const hirl_order_t *order,
+                       int64_t i) {
+    const int64_t number = slot->number + loader->n_slots;
+    if (number >= loader->n_batches || (!loader->is_train && number == loader->n_batches - 1))
+        return;
+    hirl_shard_set_will_read(loader->set, sample_index(loader, order, number, i));
+}
+
+static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_order_t *order,
                                  int64_t i) {
     const hirl_loader_t *loader = worker->loader;
     const int64_t index = sample_index(loader, order, slot->number, i);
     plan_t *plan = &worker->plan;
     hirl_image_t image;
     int32_t label = -1;
+    if (loader->reads_ahead) read_ahead(loader, slot, order, i);
     HIRL_TRY(load_image(worker, slot->epoch, index, &image, &label));
     slot->index[i] = index;
     slot->label[i] = label;
@@ -445,7 +456,7 @@ static void add_counts(hirl_loader_counts_t *sum, const hirl_loader_counts_t *mo
 static void *worker_main(void *arg) {
     worker_t *worker = arg;
     hirl_loader_t *loader = worker->loader;
-    hirl_permutation_t order = {0};
+    hirl_order_t order = {0};
     int64_t order_epoch = -1;
     pthread_mutex_lock(&loader->lock);
     for (;;) {
@@ -460,8 +471,7 @@ static void *worker_main(void *arg) {
         const double begin = hirl_time_now();
         if (loader->is_train && slot->epoch != order_epoch) {
             order_epoch = slot->epoch;
-            order = hirl_permutation_make(loader->seed, HIRL_RNG_ORDER, (uint64_t)order_epoch,
-                                          loader->n_set);
+            order = hirl_order_make(loader->seed, order_epoch, loader->n_set, loader->window);
         }
         hirl_status_t status = HIRL_OK;
         int64_t i = from;
@@ -645,6 +655,8 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
     loader->is_train = spec->is_train;
     loader->keeps_pixels = spec->is_train && spec->keeps_pixels;
     loader->pixel_memory = spec->pixel_memory;
+    loader->window = cfg->window;
+    loader->reads_ahead = cfg->read_ahead;
     loader->may_shrink = strcmp(cfg->decode, "scaled") == 0;
     loader->order_epoch = -1;
     loader->seed = spec->seed;

@@ -552,6 +552,22 @@ static hirl_status_t read_at(const shard_t *shard, int64_t pos, size_t size,
     return HIRL_OK;
 }
 
+void hirl_shard_set_will_read(const hirl_shard_set_t *set, int64_t index) {
+    // Several of these lie on a page, and pages around one that is read come with it.
+    enum { WORTH_IT = 16384 };
+    const int s = find_shard(set, index);
+    const shard_t *shard = &set->shard[s];
+    const int64_t pos = set->pos[index + s], size = set->pos[index + s + 1] - pos;
+    if (size < WORTH_IT) return;
+    if (shard->map) {
+        const int64_t page = sysconf(_SC_PAGESIZE), first = pos / page * page;
+        (void)madvise((void *)(uintptr_t)(shard->map + first), (size_t)(pos + size - first),
+                      MADV_WILLNEED);
+    } else {
+        (void)posix_fadvise(shard->fd, pos, size, POSIX_FADV_WILLNEED);
+    }
+}
+
 hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hirl_buffer_t *buffer,
                                   hirl_sample_t *sample_p) {
     HIRL_REQUIRE(index >= 0 && index < set->n, HIRL_ERR_ARG, "sample %lld, expected 0 to %lld",
