@@ -378,6 +378,30 @@ hirl_status_t hirl_batch_make_view(hirl_backend_t *be, const hirl_batch_t *batch
                                    const hirl_tensor_t *pixels, int v, int64_t first, int64_t n,
                                    hirl_tensor_t *view_p);
 
+// Sets of inputs that a pretext task makes from one view. The method asks for one view (min_views = 1), its deck says how that
+// is cut (validation/unit/t433_view_recipes.c: 'Rotation prediction', 'Relative location'), and in its forward pass the method calls one of
+// these on the rows of step->batch, then hirl_input_var on the result. They read views on the host: views%maker = 'loader'.
+
+enum { HIRL_N_ROTATIONS = 4 };
+/// The view f32 [size, size, channels] turned by 0, 90, 180 and 270 degrees counter-clockwise, which are the labels 0..3 of rotation
+/// prediction: out [4, size, size, channels], the same numbers in other places.
+void hirl_view_rotations(const float *view, int size, int channels, float *out);
+/// View v of each sample of a batch: out f32 [n, 4, size, size, channels]. Not collective. Errors: HIRL_ERR_ARG.
+hirl_status_t hirl_batch_rotations(const hirl_batch_t *batch, int v, float *out);
+
+/// A view's n_side x n_side cells of size / n_side pixels, each shown by a patch at a uniformly random place in it. Relative
+/// location: 3 and 64 of a view of 255; the patch in the middle (4) is paired with each of the others, whose order is the label.
+typedef struct hirl_cells_spec {
+    int n_side, patch;
+} hirl_cells_spec_t;
+/// out f32 [n_side * n_side, patch, patch, channels], cells in raster order. Errors: HIRL_ERR_ARG if the patch is larger than a cell.
+hirl_status_t hirl_view_cells(const float *view, int size, int channels,
+                              const hirl_cells_spec_t *spec, hirl_rng_t *rng, float *out);
+/// View v of each sample of a batch: out f32 [n, n_side * n_side, patch, patch, channels]; places are functions of (seed, epoch, index, view).
+/// Not collective. Errors: HIRL_ERR_ARG.
+hirl_status_t hirl_batch_cells(const hirl_batch_t *batch, int v, const hirl_cells_spec_t *spec,
+                               uint64_t seed, int64_t epoch, float *out);
+
 /// What a loader has done since it was created; only ever grows.
 typedef struct hirl_loader_counts {
     double wait_s; // seconds that hirl_loader_next has waited for workers

@@ -11,6 +11,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "clones_impl.h"
+
 enum { MAX_FIXED_RADIUS = 3, N_PASSES = 3 };
 
 typedef struct box {
@@ -48,17 +50,17 @@ typedef struct field {
 
 // ------------------------------------------------------------------------------------ passes
 
-#define BOX_PASS(r)                                                                                \
-    __attribute__((noinline)) static void box_pass_##r(const uint16_t *HIRL_RESTRICT in,           \
-                                                       uint16_t *HIRL_RESTRICT out, ptrdiff_t n,   \
-                                                       ptrdiff_t step, uint32_t ww, uint32_t fw) { \
-        for (ptrdiff_t i = 0; i < n; i++) {                                                        \
-            uint16_t sum = in[i];                                                                  \
-            for (int d = 1; d <= r; d++)                                                           \
-                sum = (uint16_t)(sum + in[i - d * step] + in[i + d * step]);                       \
-            const uint16_t far = (uint16_t)(in[i - (r + 1) * step] + in[i + (r + 1) * step]);      \
-            out[i] = weigh(sum, far, ww, fw);                                                      \
-        }                                                                                          \
+#define BOX_PASS(r)                                                                           \
+    HIRL_CLONES __attribute__((noinline)) static void box_pass_##r(                           \
+        const uint16_t *HIRL_RESTRICT in, uint16_t *HIRL_RESTRICT out, ptrdiff_t n,           \
+        ptrdiff_t step, uint32_t ww, uint32_t fw) {                                           \
+        for (ptrdiff_t i = 0; i < n; i++) {                                                   \
+            uint16_t sum = in[i];                                                             \
+            for (int d = 1; d <= r; d++)                                                      \
+                sum = (uint16_t)(sum + in[i - d * step] + in[i + d * step]);                  \
+            const uint16_t far = (uint16_t)(in[i - (r + 1) * step] + in[i + (r + 1) * step]); \
+            out[i] = weigh(sum, far, ww, fw);                                                 \
+        }                                                                                     \
     }
 BOX_PASS(0)
 BOX_PASS(1)
@@ -82,8 +84,8 @@ static void slide_rows(const field_t *in, const field_t *out, box_t box) {
 }
 
 // `sums` [width] holds the window of each column.
-static void slide_columns(const field_t *in, const field_t *out, box_t box,
-                          uint32_t *HIRL_RESTRICT sums) {
+HIRL_CLONES static void slide_columns(const field_t *in, const field_t *out, box_t box,
+                                      uint32_t *HIRL_RESTRICT sums) {
     const int r = box.radius, width = in->width;
     const ptrdiff_t pitch = in->pitch;
     memset(sums, 0, (size_t)width * sizeof *sums);
@@ -121,11 +123,12 @@ static void repeat_ends(const field_t *field) {
     }
 }
 
-static void widen(const uint8_t *HIRL_RESTRICT in, int n, uint16_t *HIRL_RESTRICT out) {
+HIRL_CLONES static void widen(const uint8_t *HIRL_RESTRICT in, int n, uint16_t *HIRL_RESTRICT out) {
     for (int x = 0; x < n; x++) out[x] = in[x];
 }
 
-static void narrow(const uint16_t *HIRL_RESTRICT in, int n, uint8_t *HIRL_RESTRICT out) {
+HIRL_CLONES static void narrow(const uint16_t *HIRL_RESTRICT in, int n,
+                               uint8_t *HIRL_RESTRICT out) {
     for (int x = 0; x < n; x++) out[x] = (uint8_t)in[x];
 }
 

@@ -8,6 +8,8 @@
 
 #include <math.h>
 
+#include "clones_impl.h"
+
 enum { CHUNK = 1024 }; // pixels taken apart at a time by the interleaved versions
 
 static inline int clamp255(int value) {
@@ -27,13 +29,13 @@ static inline uint8_t blend(int other, int value, float alpha) {
     return (uint8_t)clamp255((int)((float)other + alpha * (float)(value - other)));
 }
 
-void hirl_span_blend(uint8_t *data, size_t n, int other, double factor) {
+HIRL_CLONES void hirl_span_blend(uint8_t *data, size_t n, int other, double factor) {
     const float alpha = blend_factor(factor);
     for (size_t i = 0; i < n; i++) data[i] = blend(other, data[i], alpha);
 }
 
-void hirl_span_saturation(uint8_t *HIRL_RESTRICT r, uint8_t *HIRL_RESTRICT g,
-                          uint8_t *HIRL_RESTRICT b, size_t n, double factor) {
+HIRL_CLONES void hirl_span_saturation(uint8_t *HIRL_RESTRICT r, uint8_t *HIRL_RESTRICT g,
+                                      uint8_t *HIRL_RESTRICT b, size_t n, double factor) {
     const float alpha = blend_factor(factor);
     for (size_t i = 0; i < n; i++) {
         const int gray = luma(r[i], g[i], b[i]);
@@ -50,8 +52,8 @@ static inline uint8_t hsv_channel(int value, int saturation, int weight) {
                           0.5f);
 }
 
-void hirl_span_hue(uint8_t *HIRL_RESTRICT r, uint8_t *HIRL_RESTRICT g, uint8_t *HIRL_RESTRICT b,
-                   size_t n, double shift) {
+HIRL_CLONES void hirl_span_hue(uint8_t *HIRL_RESTRICT r, uint8_t *HIRL_RESTRICT g,
+                               uint8_t *HIRL_RESTRICT b, size_t n, double shift) {
     const int add = (int)(fmin(fmax(shift, -1.0), 1.0) * 255.0) & 255; // truncated, modulo 256
     for (size_t i = 0; i < n; i++) {
         const int red = r[i], green = g[i], blue = b[i];
@@ -85,14 +87,15 @@ void hirl_span_hue(uint8_t *HIRL_RESTRICT r, uint8_t *HIRL_RESTRICT g, uint8_t *
     }
 }
 
-void hirl_span_luma(const uint8_t *r, const uint8_t *g, const uint8_t *b, size_t n, uint8_t *out) {
+HIRL_CLONES void hirl_span_luma(const uint8_t *r, const uint8_t *g, const uint8_t *b, size_t n,
+                                uint8_t *out) {
     for (size_t i = 0; i < n; i++) out[i] = (uint8_t)luma(r[i], g[i], b[i]);
 }
 
 // Sums are taken in blocks whose 32-bit partial sums cannot overflow.
 enum { SUM_BLOCK = 1 << 16 };
 
-int64_t hirl_span_sum(const uint8_t *data, size_t n) {
+HIRL_CLONES int64_t hirl_span_sum(const uint8_t *data, size_t n) {
     int64_t total = 0;
     for (size_t at = 0; at < n; at += SUM_BLOCK) {
         const size_t end = n - at < SUM_BLOCK ? n : at + SUM_BLOCK;
@@ -103,7 +106,8 @@ int64_t hirl_span_sum(const uint8_t *data, size_t n) {
     return total;
 }
 
-int64_t hirl_span_sum_luma(const uint8_t *r, const uint8_t *g, const uint8_t *b, size_t n) {
+HIRL_CLONES int64_t hirl_span_sum_luma(const uint8_t *r, const uint8_t *g, const uint8_t *b,
+                                       size_t n) {
     int64_t total = 0;
     for (size_t at = 0; at < n; at += SUM_BLOCK) {
         const size_t end = n - at < SUM_BLOCK ? n : at + SUM_BLOCK;
@@ -114,7 +118,7 @@ int64_t hirl_span_sum_luma(const uint8_t *r, const uint8_t *g, const uint8_t *b,
     return total;
 }
 
-void hirl_span_solarize(uint8_t *data, size_t n, int threshold) {
+HIRL_CLONES void hirl_span_solarize(uint8_t *data, size_t n, int threshold) {
     for (size_t i = 0; i < n; i++)
         data[i] = (uint8_t)(data[i] < threshold ? data[i] : 255 - data[i]);
 }

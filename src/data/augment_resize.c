@@ -12,6 +12,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "clones_impl.h"
+
 enum {
     COEF_BITS = 22,  // 32 bits less 8 of the pixel and 2 of headroom for negative lobes
     MAX_FIXED = 12,  // taps up to which the loops are unrolled by the compiler
@@ -180,13 +182,15 @@ static inline uint8_t clip8(int32_t sum) {
     return (uint8_t)(value > 255 ? 255 : value);
 }
 
-static void widen_rgb(const uint8_t *HIRL_RESTRICT in, uint32_t *HIRL_RESTRICT row, int n) {
+HIRL_CLONES static void widen_rgb(const uint8_t *HIRL_RESTRICT in, uint32_t *HIRL_RESTRICT row,
+                                  int n) {
     for (int x = 0; x < n; x++) {
         row[x] = (uint32_t)in[3 * x] | (uint32_t)in[3 * x + 1] << 8 | (uint32_t)in[3 * x + 2] << 16;
     }
 }
 
-static void widen_gray(const uint8_t *HIRL_RESTRICT in, uint32_t *HIRL_RESTRICT row, int n) {
+HIRL_CLONES static void widen_gray(const uint8_t *HIRL_RESTRICT in, uint32_t *HIRL_RESTRICT row,
+                                   int n) {
     for (int x = 0; x < n; x++) row[x] = in[x];
 }
 
@@ -220,9 +224,9 @@ ALWAYS_INLINE void horizontal_row(const uint32_t *HIRL_RESTRICT row,
 }
 
 // Any number of taps: partial sums in memory.
-static void horizontal_row_long(const uint32_t *HIRL_RESTRICT row, const hirl_table_t *table,
-                                int n_channels, int32_t *HIRL_RESTRICT sums,
-                                uint8_t *const out[3]) {
+HIRL_CLONES static void horizontal_row_long(const uint32_t *HIRL_RESTRICT row,
+                                            const hirl_table_t *table, int n_channels,
+                                            int32_t *HIRL_RESTRICT sums, uint8_t *const out[3]) {
     const int n = table->n_padded, n_taps = table->n_taps;
     const int32_t *HIRL_RESTRICT first = table->first;
     for (int c = 0; c < n_channels; c++) {
@@ -253,12 +257,12 @@ static void horizontal_row_long(const uint32_t *HIRL_RESTRICT row, const hirl_ta
 // vectorising them.
 typedef void horizontal_fn_t(const uint32_t *row, const hirl_table_t *table, uint8_t *const out[3]);
 #define HORIZONTAL(taps)                                                                         \
-    __attribute__((noinline)) static void horizontal_gray_##taps(                                \
+    HIRL_CLONES __attribute__((noinline)) static void horizontal_gray_##taps(                    \
         const uint32_t *row, const hirl_table_t *table, uint8_t *const out[3]) {                 \
         horizontal_row(row, table->first, table->coef, table->n_padded, taps, 1, out[0], NULL,   \
                        NULL);                                                                    \
     }                                                                                            \
-    __attribute__((noinline)) static void horizontal_rgb_##taps(                                 \
+    HIRL_CLONES __attribute__((noinline)) static void horizontal_rgb_##taps(                     \
         const uint32_t *row, const hirl_table_t *table, uint8_t *const out[3]) {                 \
         horizontal_row(row, table->first, table->coef, table->n_padded, taps, 3, out[0], out[1], \
                        out[2]);                                                                  \
@@ -304,9 +308,9 @@ ALWAYS_INLINE void vertical_row(const uint8_t *HIRL_RESTRICT in, size_t stride,
     }
 }
 
-static void vertical_row_long(const uint8_t *HIRL_RESTRICT in, size_t stride,
-                              const int32_t *HIRL_RESTRICT coef, int n, int n_taps,
-                              int32_t *HIRL_RESTRICT sums, uint8_t *HIRL_RESTRICT out) {
+HIRL_CLONES static void vertical_row_long(const uint8_t *HIRL_RESTRICT in, size_t stride,
+                                          const int32_t *HIRL_RESTRICT coef, int n, int n_taps,
+                                          int32_t *HIRL_RESTRICT sums, uint8_t *HIRL_RESTRICT out) {
     for (int x = 0; x < n; x++) sums[x] = 1 << (COEF_BITS - 1);
     int k = 0;
     for (; k + TAPS_AT_ONCE <= n_taps; k += TAPS_AT_ONCE) {
@@ -328,7 +332,7 @@ static void vertical_row_long(const uint8_t *HIRL_RESTRICT in, size_t stride,
 typedef void vertical_fn_t(const uint8_t *in, size_t stride, const int32_t *coef, int n,
                            uint8_t *out);
 #define VERTICAL(taps)                                                                \
-    __attribute__((noinline)) static void vertical_##taps(                            \
+    HIRL_CLONES __attribute__((noinline)) static void vertical_##taps(                \
         const uint8_t *in, size_t stride, const int32_t *coef, int n, uint8_t *out) { \
         vertical_row(in, stride, coef, n, taps, out);                                 \
     }

@@ -2,8 +2,8 @@
 //     (m0 (x + 1/2) + m1 (y + 1/2) + m2, m3 (x + 1/2) + m4 (y + 1/2) + m5),
 // pixels whose place lies outside are filled. Nearest: in 16.16 fixed point, or by running sums
 // where the map only scales and moves. Bilinear and bicubic: in double, beyond the edges the edge.
-// These two read a copy of the image with the edges repeated around it and a word per pixel, so that
-// one gathered word serves all channels and no loop has branches.
+// All read a copy of the image with a word per pixel and the edges repeated around it, so that loops
+// gather whole words and have no branches.
 #include "augment_impl.h"
 
 #include <math.h>
@@ -20,56 +20,77 @@ static const double FIXED_MAX = 32768.0; // coordinates whose 16.16 form fits 32
 typedef struct places {
     int32_t *at;     // index of the first word (or pixel) that is read
     double *dx, *dy; // bilinear, bicubic: distance from the pixel at the left, above
-    uint8_t *seen;   // 0: outside
+    int32_t *column; // nearest, where the map only scales and moves
+    int32_t *seen;   // 0: outside
 } places_t;
 
 // ------------------------------------------------------------------------------------ nearest
 
-static int64_t fixed(double value) {
-    return (int64_t)floor(value * (double)(1 << FIXED_BITS) + 0.5);
+static int32_t fixed(double value) {
+    return (int32_t)floor(value * (double)(1 << FIXED_BITS) + 0.5);
 }
 
 static inline int scaled_coordinate(double value) { return value < 0.0 ? -1 : (int)value; }
 
-static void nearest_row(const hirl_planes_t *in, const hirl_planes_t *out, int y, const int32_t *at,
-                        const uint8_t fill[3]) {
-    for (int c = 0; c < in->channels; c++) {
-        const uint8_t *from = hirl_plane_row_view(in, c, 0);
-        uint8_t *to = hirl_plane_row_view(out, c, y);
-        for (int x = 0; x < in->width; x++) to[x] = at[x] < 0 ? fill[c] : from[at[x]];
+// Takes one row's pixels from their words.
+HIRL_CLONES static void nearest_row(const uint32_t *HIRL_RESTRICT words,
+                                    const int32_t *HIRL_RESTRICT at,
+                                    const int32_t *HIRL_RESTRICT seen, int n, int shift, int fill,
+                                    uint8_t *HIRL_RESTRICT out) {
+    for (int x = 0; x < n; x++) {
+        const int value = (int)(words[at[x]] >> shift & 255);
+        out[x] = (uint8_t)(seen[x] ? value : fill);
     }
 }
 
-static void nearest_scaled(const hirl_planes_t *in, const hirl_planes_t *out, const double m[6],
-                           int32_t *at, int32_t *column, const uint8_t fill[3]) {
+// Places of a row in 16.16 fixed point; the map keeps them below 2^31.
+HIRL_CLONES static void find_turned(int32_t x_first, int32_t y_first, int32_t x_step,
+                                    int32_t y_step, int width, int height, int32_t pitch,
+                                    int32_t *HIRL_RESTRICT at, int32_t *HIRL_RESTRICT seen) {
+    for (int x = 0; x < width; x++) {
+        const int32_t column = (x_first + x * x_step) >> FIXED_BITS,
+                      row = (y_first + x * y_step) >> FIXED_BITS;
+        seen[x] = (column >= 0) & (column < width) & (row >= 0) & (row < height);
+        at[x] = seen[x] ? (row + MARGIN) * pitch + column + MARGIN : 0;
+    }
+}
+
+static void find_scaled(int row, int height, const int32_t *column, int width, int32_t pitch,
+                        int32_t *at, int32_t *seen) {
+    const bool is_row = row >= 0 && row < height;
+    for (int x = 0; x < width; x++) {
+        seen[x] = is_row && column[x] >= 0 && column[x] < width;
+        at[x] = seen[x] ? (row + MARGIN) * pitch + column[x] + MARGIN : 0;
+    }
+}
+
+static void warp_nearest(const hirl_planes_t *in, const hirl_planes_t *out, const double m[6],
+                         const uint32_t *words, int32_t pitch, const places_t *places,
+                         const uint8_t fill[3]) {
+    const bool is_scaled = m[1] == 0.0 && m[3] == 0.0;
+    int32_t *column = places->column;
     double place = m[2] + m[0] * 0.5;
-    for (int x = 0; x < in->width; x++, place += m[0]) {
-        const int from = scaled_coordinate(place);
-        column[x] = from < in->width ? from : -1;
-    }
+    for (int x = 0; x < in->width && is_scaled; x++, place += m[0])
+        column[x] = scaled_coordinate(place);
     place = m[5] + m[4] * 0.5;
-    for (int y = 0; y < in->height; y++, place += m[4]) {
-        const int row = scaled_coordinate(place);
-        const bool is_seen = row >= 0 && row < in->height;
-        for (int x = 0; x < in->width; x++)
-            at[x] = is_seen && column[x] >= 0 ? row * in->stride + column[x] : -1;
-        nearest_row(in, out, y, at, fill);
-    }
-}
-
-static void nearest_turned(const hirl_planes_t *in, const hirl_planes_t *out, const double m[6],
-                           int32_t *at, const uint8_t fill[3]) {
-    const int64_t step[4] = {fixed(m[0]), fixed(m[1]), fixed(m[3]), fixed(m[4])};
-    int64_t x_first = fixed(m[2] + m[0] * 0.5 + m[1] * 0.5),
+    const int32_t x_step = fixed(m[0]), y_step = fixed(m[3]);
+    int32_t x_first = fixed(m[2] + m[0] * 0.5 + m[1] * 0.5),
             y_first = fixed(m[5] + m[3] * 0.5 + m[4] * 0.5);
-    for (int y = 0; y < in->height; y++, x_first += step[1], y_first += step[3]) {
-        for (int x = 0; x < in->width; x++) {
-            const int64_t column = (x_first + x * step[0]) >> FIXED_BITS,
-                          row = (y_first + x * step[2]) >> FIXED_BITS;
-            const bool is_seen = column >= 0 && column < in->width && row >= 0 && row < in->height;
-            at[x] = is_seen ? (int32_t)(row * in->stride + column) : -1;
+    for (int y = 0; y < in->height; y++) {
+        if (is_scaled) {
+            find_scaled(scaled_coordinate(place), in->height, column, in->width, pitch, places->at,
+                        places->seen);
+            place += m[4];
+        } else {
+            find_turned(x_first, y_first, x_step, y_step, in->width, in->height, pitch, places->at,
+                        places->seen);
+            x_first += fixed(m[1]);
+            y_first += fixed(m[4]);
         }
-        nearest_row(in, out, y, at, fill);
+        for (int c = 0; c < in->channels; c++) {
+            nearest_row(words, places->at, places->seen, in->width, 8 * c, fill[c],
+                        hirl_plane_row_view(out, c, y));
+        }
     }
 }
 
@@ -104,20 +125,23 @@ static void pack_words(const hirl_planes_t *in, uint32_t *words, ptrdiff_t pitch
 HIRL_CLONES static void find_places(const double *HIRL_RESTRICT m, int width, int height, int y,
                                     ptrdiff_t pitch, int back, int32_t *HIRL_RESTRICT at,
                                     double *HIRL_RESTRICT dx, double *HIRL_RESTRICT dy,
-                                    uint8_t *HIRL_RESTRICT seen) {
+                                    int32_t *HIRL_RESTRICT seen) {
     const double right = width, bottom = height, row = y + 0.5;
     const int32_t step = (int32_t)pitch, origin = (MARGIN - back) * (step + 1);
     for (int x = 0; x < width; x++) {
         double px = m[0] * (x + 0.5) + m[1] * row + m[2];
         double py = m[3] * (x + 0.5) + m[4] * row + m[5];
-        seen[x] = (px >= 0.0) & (px < right) & (py >= 0.0) & (py < bottom);
-        px = px < 0.0 ? 0.0 : px > right ? right : px;
-        py = py < 0.0 ? 0.0 : py > bottom ? bottom : py;
+        const bool is_seen = (px >= 0.0) & (px < right) & (py >= 0.0) & (py < bottom);
+        px = px < 0.0 ? 0.0 : px;
+        px = px > right ? right : px;
+        py = py < 0.0 ? 0.0 : py;
+        py = py > bottom ? bottom : py;
         px -= 0.5;
         py -= 0.5;
         int32_t column = (int32_t)px, line = (int32_t)py;
-        column -= px < column;
-        line -= py < line;
+        column -= px < column ? 1 : 0;
+        line -= py < line ? 1 : 0;
+        seen[x] = is_seen ? 1 : 0;
         dx[x] = px - column;
         dy[x] = py - line;
         at[x] = origin + line * step + column;
@@ -141,7 +165,7 @@ ALWAYS_INLINE double channel_of(uint32_t word, int shift) {
 HIRL_CLONES static void bilinear_row(const uint32_t *HIRL_RESTRICT words, ptrdiff_t pitch,
                                      const int32_t *HIRL_RESTRICT at,
                                      const double *HIRL_RESTRICT dx, const double *HIRL_RESTRICT dy,
-                                     const uint8_t *HIRL_RESTRICT seen, int n, int shift, int fill,
+                                     const int32_t *HIRL_RESTRICT seen, int n, int shift, int fill,
                                      uint8_t *HIRL_RESTRICT out) {
     const uint32_t *below = words + pitch;
     for (int x = 0; x < n; x++) {
@@ -150,14 +174,15 @@ HIRL_CLONES static void bilinear_row(const uint32_t *HIRL_RESTRICT words, ptrdif
             bilinear(channel_of(words[i], shift), channel_of(words[i + 1], shift), dx[x]);
         const double down =
             bilinear(channel_of(below[i], shift), channel_of(below[i + 1], shift), dx[x]);
-        out[x] = (uint8_t)(seen[x] ? (int)bilinear(up, down, dy[x]) : fill);
+        const int value = (int)bilinear(up, down, dy[x]);
+        out[x] = (uint8_t)(seen[x] ? value : fill);
     }
 }
 
 HIRL_CLONES static void bicubic_row(const uint32_t *HIRL_RESTRICT words, ptrdiff_t pitch,
                                     const int32_t *HIRL_RESTRICT at, const double *HIRL_RESTRICT dx,
                                     const double *HIRL_RESTRICT dy,
-                                    const uint8_t *HIRL_RESTRICT seen, int n, int shift, int fill,
+                                    const int32_t *HIRL_RESTRICT seen, int n, int shift, int fill,
                                     uint8_t *HIRL_RESTRICT out) {
     const uint32_t *row1 = words + pitch, *row2 = row1 + pitch, *row3 = row2 + pitch;
 #define ROW(words)                                                            \
@@ -173,24 +198,18 @@ HIRL_CLONES static void bicubic_row(const uint32_t *HIRL_RESTRICT words, ptrdiff
 #undef ROW
 }
 
-static hirl_status_t warp_smooth(hirl_augment_t *augment, const hirl_planes_t *in,
-                                 const hirl_planes_t *out, const double m[6], bool is_bicubic,
-                                 const places_t *places, const uint8_t fill[3]) {
-    const size_t pitch = (size_t)in->width + 2 * MARGIN;
-    HIRL_TRY(hirl_scratch_reserve(&augment->words,
-                                  ((size_t)in->height + 2 * MARGIN) * pitch * sizeof(uint32_t)));
-    uint32_t *words = augment->words.data;
-    pack_words(in, words, (ptrdiff_t)pitch);
+static void warp_smooth(const hirl_planes_t *in, const hirl_planes_t *out, const double m[6],
+                        bool is_bicubic, const uint32_t *words, ptrdiff_t pitch,
+                        const places_t *places, const uint8_t fill[3]) {
     for (int y = 0; y < in->height; y++) {
-        find_places(m, in->width, in->height, y, (ptrdiff_t)pitch, is_bicubic, places->at,
-                    places->dx, places->dy, places->seen);
+        find_places(m, in->width, in->height, y, pitch, is_bicubic, places->at, places->dx,
+                    places->dy, places->seen);
         for (int c = 0; c < in->channels; c++) {
-            (is_bicubic ? bicubic_row : bilinear_row)(
-                words, (ptrdiff_t)pitch, places->at, places->dx, places->dy, places->seen,
-                in->width, 8 * c, fill[c], hirl_plane_row_view(out, c, y));
+            (is_bicubic ? bicubic_row : bilinear_row)(words, pitch, places->at, places->dx,
+                                                      places->dy, places->seen, in->width, 8 * c,
+                                                      fill[c], hirl_plane_row_view(out, c, y));
         }
     }
-    return HIRL_OK;
 }
 
 // ------------------------------------------------------------------------------------ whole images
@@ -211,22 +230,24 @@ hirl_status_t hirl_planes_affine(hirl_augment_t *augment, hirl_planes_t *planes,
     hirl_planes_t out = *planes;
     HIRL_TRY(hirl_planes_reserve_other(augment, planes, &out));
     const size_t width = (size_t)planes->width;
-    HIRL_TRY(hirl_scratch_reserve(
-        &augment->places, width * (2 * sizeof(double) + 2 * sizeof(int32_t) + sizeof(uint8_t))));
+    HIRL_TRY(
+        hirl_scratch_reserve(&augment->places, width * (2 * sizeof(double) + 3 * sizeof(int32_t))));
     places_t places;
     places.dx = augment->places.data;
     places.dy = places.dx + width;
     places.at = (int32_t *)(places.dy + width);
-    int32_t *column = places.at + width;
-    places.seen = (uint8_t *)(column + width);
-    if (filter != HIRL_FILTER_NEAREST) {
-        HIRL_TRY(
-            warp_smooth(augment, planes, &out, m, filter == HIRL_FILTER_BICUBIC, &places, fill));
-    } else if (m[1] == 0.0 && m[3] == 0.0) {
-        nearest_scaled(planes, &out, m, places.at, column, fill);
-    } else {
-        nearest_turned(planes, &out, m, places.at, fill);
-    }
+    places.column = places.at + width;
+    places.seen = places.column + width;
+    const size_t pitch = width + 2 * MARGIN;
+    HIRL_TRY(hirl_scratch_reserve(&augment->words, ((size_t)planes->height + 2 * MARGIN) * pitch *
+                                                       sizeof(uint32_t)));
+    uint32_t *words = augment->words.data;
+    pack_words(planes, words, (ptrdiff_t)pitch);
+    if (filter == HIRL_FILTER_NEAREST)
+        warp_nearest(planes, &out, m, words, (int32_t)pitch, &places, fill);
+    else
+        warp_smooth(planes, &out, m, filter == HIRL_FILTER_BICUBIC, words, (ptrdiff_t)pitch,
+                    &places, fill);
     *planes = out;
     return HIRL_OK;
 }

@@ -13,6 +13,7 @@ import math
 import os
 import random
 import sys
+import zlib
 
 import numpy as np
 import PIL
@@ -238,9 +239,18 @@ def add_erase_moments():
             lines.append('erase %d %s %d %r %r' % facts)
 
 
+def add_rotations():
+    """np.rot90 of f32 [size, size, channels] with values 0, 1, 2, ...: size, channels, CRC."""
+    for size, channels in ((1, 3), (5, 1), (8, 3), (33, 3)):
+        view = np.arange(size * size * channels, dtype=np.float32).reshape(size, size, channels)
+        turned = np.stack([np.rot90(view, k) for k in range(4)])
+        crc = zlib.crc32(np.ascontiguousarray(turned).tobytes())
+        lines.append('rotations %d %d %08x' % (size, channels, crc))
+
+
 def main():
     for part in (add_values, add_warps, add_lanczos, add_rand_ops, add_windows, add_views,
-                 add_lighting, add_erase_moments):
+                 add_lighting, add_erase_moments, add_rotations):
         part()
     folder = os.path.dirname(os.path.abspath(make_reference.__file__))
     with open(os.path.join(folder, 'ops.txt'), 'w') as f:
