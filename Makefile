@@ -45,7 +45,8 @@ FAISS_LIBS ?= -lfaiss
 FAISS_C_LIB ?= build/faiss/libfaiss_c.a
 HDF5_PC ?= hdf5-openmpi
 BLAS_PC ?= openblas
-OTHER_PC ?= libturbojpeg libjpeg libpng zlib libxxhash hwloc libcjson
+WEBP ?= $(shell pkg-config --exists libwebp 2>/dev/null && echo 1)
+OTHER_PC ?= libturbojpeg libjpeg libpng $(if $(call on,WEBP),libwebp) zlib libxxhash hwloc libcjson
 CUDA_HOME ?= /usr/local/cuda
 CUDNN_HOME ?= $(CUDA_HOME)
 NCCL_HOME ?= $(CUDA_HOME)
@@ -56,7 +57,7 @@ CUDA_PTX ?= 90
 
 CONFIG_KEYS := TYPE ARCH PREFIX DEPS JOBS V WERROR ASAN UBSAN TSAN COVERAGE CC CXX CFLAGS LDFLAGS MPICC MPIRUN PYTHON \
     CLANG_FORMAT MPI_CFLAGS MPI_LIBS HDF5_PC HDF5_CFLAGS HDF5_LIBS BLAS_PC BLAS_CFLAGS BLAS_LIBS DNNL_CFLAGS \
-    DNNL_LIBS FAISS_INCLUDE FAISS_LIBS FAISS_C_LIB OTHER_PC OTHER_CFLAGS OTHER_LIBS CUDA CUDA_HOME CUDNN_HOME NCCL_HOME NVCC CUDA_ARCH CUDA_PTX
+    DNNL_LIBS FAISS_INCLUDE FAISS_LIBS FAISS_C_LIB OTHER_PC OTHER_CFLAGS OTHER_LIBS WEBP CUDA CUDA_HOME CUDNN_HOME NCCL_HOME NVCC CUDA_ARCH CUDA_PTX
 
 ifeq ($(filter $(TYPE),debug release),)
 $(error TYPE is '$(TYPE)', want debug or release)
@@ -146,8 +147,9 @@ EMULATION := validation/harness/cuda_emu
 CUDA_INCLUDES := $(if $(filter 1,$(CUDA)),-isystem $(CUDA_HOME)/include \
     $(foreach d,$(filter-out $(CUDA_HOME),$(sort $(CUDNN_HOME) $(NCCL_HOME))),-isystem $d/include)) \
     $(if $(filter emulated,$(CUDA)),-I$(EMULATION))
-COMMON_CPPFLAGS := -Iinclude $(EXTERNAL)
-HIRL_CPPFLAGS := -Iinclude $(if $(call on,CUDA),-I. $(CUDA_INCLUDES)) $(EXTERNAL)
+OPTIONAL := $(if $(call on,WEBP),-DHIRL_HAS_WEBP=1)
+COMMON_CPPFLAGS := -Iinclude $(OPTIONAL) $(EXTERNAL)
+HIRL_CPPFLAGS := -Iinclude $(OPTIONAL) $(if $(call on,CUDA),-I. $(CUDA_INCLUDES)) $(EXTERNAL)
 COMPILE = $(CC) $(HIRL_CFLAGS) $(HIRL_CPPFLAGS) -MD -MP
 COMPILE_COMMON = $(CC) $(HIRL_CFLAGS) $(COMMON_CPPFLAGS) -MD -MP
 LIBRARIES = $(CUDA_LIBS) $(COMMON_LIBRARIES)
@@ -433,7 +435,7 @@ bundle: deps
 bundle-archive: $(FAISS_C_LIB)
 	@CC='$(CC)' INCLUDES='$(EXTERNAL) -isystem$(FAISS_INCLUDE)' MPI_LIBS='$(MPI_LIBS)' HDF5_LIBS='$(HDF5_LIBS)' \
 	    DNNL_LIBS='$(DNNL_LIBS)' BLAS_LIBS='$(BLAS_LIBS)' BLAS_VERSION='$(strip $(BLAS_VERSION))' \
-	    FAISS_LIBS='$(FAISS_LIBS)' FAISS_C_LIB='$(FAISS_C_LIB)' OTHER_LIBS='$(OTHER_LIBS)' DATA='$(data)' \
+	    FAISS_LIBS='$(FAISS_LIBS)' FAISS_C_LIB='$(FAISS_C_LIB)' OTHER_LIBS='$(OTHER_LIBS)' WEBP='$(WEBP)' DATA='$(data)' \
 	    validation/gpu/bundle.sh make $(BUNDLE_ARCHIVE)
 
 ## check-layers   includes point only backwards; each library and exit() stay where they belong

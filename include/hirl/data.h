@@ -126,12 +126,13 @@ extern const hirl_group_t hirl_pack_group;
 
 // ---------------------------------------------------------------------------------------------- shards
 
-/// Encoding of one sample. A shard's attribute `encoding` is 'raw', 'jpeg', 'png', or 'mixed': JPEG
-/// and PNG, told apart by their signatures.
+/// Encoding of one sample. A shard's attribute `encoding` is 'raw', 'jpeg', 'png', or 'mixed': JPEG,
+/// PNG and WebP, told apart by their signatures.
 typedef enum hirl_encoding {
     HIRL_ENCODING_RAW,
     HIRL_ENCODING_JPEG,
-    HIRL_ENCODING_PNG
+    HIRL_ENCODING_PNG,
+    HIRL_ENCODING_WEBP // in shards that are 'mixed'; needs a build with libwebp
 } hirl_encoding_t;
 
 /// One sample as stored. `bytes` is valid until the set is closed (mmap) or the next read with the same buffer (pread).

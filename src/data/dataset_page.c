@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum {
-    N_ENCODINGS = 3,
+    N_ENCODINGS = 4,
     SNIFFED_MOST = 20000, // samples of mixed shards whose signature is read
     THUMB = 64,           // pixels
     THUMBS_MOST = 2000,   // in the whole page
@@ -563,7 +563,7 @@ static void put_sizes(page_t *page, const facts_t *facts) {
     PUT(page,
         "</tbody></table></section>\n<section><h2>Encodings</h2><table id=\"encodings\"><tbody>");
     for (int s = 0; s < facts->n_splits; s++) {
-        static const char *const names[N_ENCODINGS] = {"raw", "JPEG", "PNG"};
+        static const char *const names[N_ENCODINGS] = {"raw", "JPEG", "PNG", "WebP"};
         const split_facts_t *of = facts->of[s];
         int64_t n_known = 0;
         for (int e = 0; e < N_ENCODINGS; e++) n_known += of->encoding[e];

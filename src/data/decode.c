@@ -14,6 +14,10 @@ bool hirl_image_sniff(const uint8_t *bytes, size_t size, hirl_encoding_t *encodi
         *encoding_p = HIRL_ENCODING_JPEG;
         return true;
     }
+    if (size >= 16 && memcmp(bytes, "RIFF", 4) == 0 && memcmp(bytes + 8, "WEBPVP8", 7) == 0) {
+        *encoding_p = HIRL_ENCODING_WEBP;
+        return true;
+    }
     return false;
 }
 
@@ -157,8 +161,11 @@ hirl_status_t hirl_image_decode_part(const hirl_sample_t *sample, int channels, 
         case HIRL_ENCODING_JPEG:
             HIRL_TRY(hirl_decode_jpeg(sample, channels, shrink, window, buffer, &image));
             break;
+        case HIRL_ENCODING_WEBP:
         case HIRL_ENCODING_PNG: {
-            HIRL_TRY(hirl_decode_png(sample, channels, buffer, &image));
+            HIRL_TRY(sample->encoding == HIRL_ENCODING_PNG
+                         ? hirl_decode_png(sample, channels, buffer, &image)
+                         : hirl_decode_webp(sample, channels, buffer, &image));
             hirl_window_t part;
             HIRL_TRY(hirl_decode_place(window, image.height, image.width, &part));
             copy_window(image.pixels, image.width, image.channels, &part, image.pixels);

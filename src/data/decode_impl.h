@@ -20,6 +20,8 @@ void hirl_inverted_cmyk_to_rgb(uint8_t *pixels, size_t n);
 hirl_status_t hirl_decode_jpeg(const hirl_sample_t *sample, int least, int shrink,
                                const hirl_window_t *window, hirl_buffer_t *buffer,
                                hirl_image_t *image);
+hirl_status_t hirl_decode_webp(const hirl_sample_t *sample, int least, hirl_buffer_t *buffer,
+                               hirl_image_t *image);
 hirl_status_t hirl_decode_png(const hirl_sample_t *sample, int least, hirl_buffer_t *buffer,
                               hirl_image_t *image);
 

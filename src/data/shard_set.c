@@ -600,7 +600,7 @@ hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hi
         case HIRL_SHARD_PNG: sample.encoding = HIRL_ENCODING_PNG; break;
         case HIRL_SHARD_MIXED:
             HIRL_REQUIRE(hirl_image_sniff(sample.bytes, sample.size, &sample.encoding),
-                         HIRL_ERR_FORMAT, "shard %s: neither a PNG nor a JPEG signature",
+                         HIRL_ERR_FORMAT, "shard %s: no signature of JPEG, PNG or WebP",
                          hirl_shard_set_place(set, index, place));
             break;
         default: sample.encoding = HIRL_ENCODING_RAW;

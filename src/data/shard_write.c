@@ -74,9 +74,12 @@ static hirl_shard_encoding_t common_encoding(const hirl_pack_source_t *source, c
     for (int64_t i = 1; i < n; i++) {
         if (source->item[order[i]].encoding != first) return HIRL_SHARD_MIXED;
     }
-    return first == HIRL_ENCODING_RAW   ? HIRL_SHARD_RAW
-           : first == HIRL_ENCODING_PNG ? HIRL_SHARD_PNG
-                                        : HIRL_SHARD_JPEG;
+    switch (first) {
+        case HIRL_ENCODING_RAW: return HIRL_SHARD_RAW;
+        case HIRL_ENCODING_JPEG: return HIRL_SHARD_JPEG;
+        case HIRL_ENCODING_PNG: return HIRL_SHARD_PNG;
+        default: return HIRL_SHARD_MIXED;
+    }
 }
 
 // -------------------------------------------------------------------------------------- objects

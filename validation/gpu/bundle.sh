@@ -79,7 +79,10 @@ oneapi/dnnl/dnnl.h oneapi/dnnl/*.h
 faiss/Index.h faiss
 cblas.h openblas_config.h f77blas.h
 turbojpeg.h
+jpeglib.h jerror.h jmorecfg.h
+jconfig.h
 png.h pngconf.h pnglibconf.h
+webp/decode.h webp
 zlib.h
 zconf.h
 xxhash.h xxh3.h
@@ -242,6 +245,7 @@ DNNL_LIBS =$(libraries_of "$DNNL_LIBS")
 FAISS_INCLUDE = \$(BUNDLE)/include
 FAISS_LIBS =$(libraries_of "$FAISS_LIBS")
 FAISS_C_LIB =$(libraries_of "$FAISS_C_LIB")
+WEBP = ${WEBP:-}
 OTHER_CFLAGS =
 OTHER_LIBS =$(libraries_of "$OTHER_LIBS")
 TURBOJPEG_VERSION = $(version_of libturbojpeg)
@@ -305,8 +309,8 @@ check_folder() {
 check_headers() {
     local files
     command -v dpkg-query >/dev/null || return 0
-    files=$(printf '#include <%s>\n' mpi.h hdf5.h dnnl.h dnnl_debug.h cblas.h turbojpeg.h png.h \
-        zlib.h xxhash.h hwloc.h cjson/cJSON.h Random123/philox.h faiss/c_api/Clustering_c.h \
+    files=$(printf '#include <%s>\n' mpi.h hdf5.h dnnl.h dnnl_debug.h cblas.h turbojpeg.h jpeglib.h jerror.h \
+        png.h webp/decode.h zlib.h xxhash.h hwloc.h cjson/cJSON.h Random123/philox.h faiss/c_api/Clustering_c.h \
         faiss/c_api/IndexFlat_c.h faiss/c_api/error_c.h |
         "$cc" -M -I"$1/include" -x c - | tr ' ' '\n' | grep '^/' | grep -v "^$1/" | xargs realpath)
     [ -n "$files" ] || die "the bundle's headers cannot be compiled"

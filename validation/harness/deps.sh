@@ -14,7 +14,7 @@ set -u -o pipefail
 
 packages_build=(
     build-essential pkg-config libopenmpi-dev openmpi-bin libhdf5-openmpi-dev libdnnl-dev libopenblas-dev
-    libfaiss-dev libturbojpeg0-dev libjpeg-dev libpng-dev zlib1g-dev librandom123-dev libxxhash-dev libhwloc-dev
+    libfaiss-dev libturbojpeg0-dev libjpeg-dev libpng-dev libwebp-dev zlib1g-dev librandom123-dev libxxhash-dev libhwloc-dev
     libcjson-dev hdf5-tools dataset-fashion-mnist
 )
 packages_check=(

@@ -23,7 +23,8 @@
 #   expect=        text; the program must fail, and print this
 #   env=           NAME=VALUE,... for the environment
 #   sanitize=yes   unit tests on one rank run a second time with the sanitizers; "no" leaves that out, "only" the first
-#   alone=         "no": may run beside another test; "yes": must not (default: one-rank programs may, scripts not)
+#   alone=         "no": may run beside another test; "yes": must not (default: one-rank programs may, scripts not);
+#                  "waits": mostly waits, so that it starts first and runs beside those that may, without taking a core's place
 #
 # Exit 0 passes, 77 skips (the reason is the last line, or the last that begins with "skip:"), all else fails.
 # Scripts run in the project's root and find there HIRL_X, HIRL_X_SANITIZED, HIRL_X_EMULATED, HIRL_BUILD, HIRL_MPIRUN, PYTHON
@@ -281,39 +282,45 @@ report() {
     esac
 }
 
-# Tests that may share the machine go first, as many at a time as there are cores (4 at most).
+# Tests that may share the machine go first, as many at a time as there are cores (4 at most); those that mostly wait
+# begin before them and are not counted.
 run_all() {
-    local i running=0 alone slots=$((cores < 4 ? cores : 4)) ended
-    local -a later=()
-    local -A test_of=()
-    for i in "${!names[@]}"; do
-        alone=no
-        [ -z "${files[i]}" ] || { read_facts "${files[i]}" && alone=${fact[alone]}; }
-        if [ -z "$alone" ]; then
-            if [[ ${files[i]} == *.c && ${rank_counts[i]} -eq 1 ]]; then alone=no; else alone=yes; fi
-        fi
-        if [ "$alone" = yes ]; then
-            later+=("$i")
-            continue
-        fi
-        if [ $running -ge "$slots" ]; then
-            wait -n -p ended
-            report "${test_of[$ended]}"
-            running=$((running - 1))
-        fi
-        run_one "$i" &
-        test_of[$!]=$i
-        running=$((running + 1))
-    done
-    while [ $running -gt 0 ]; do
+    local i running=0 slots=$((cores < 4 ? cores : 4)) kind
+    local -a beside=() later=() waiting=()
+    local -A test_of=() counts_of=()
+    start_one() { # test, what it takes of the slots
+        run_one "$1" &
+        test_of[$!]=$1 counts_of[$!]=$2
+        running=$((running + $2))
+    }
+    end_one() {
+        local ended
         wait -n -p ended
         report "${test_of[$ended]}"
-        running=$((running - 1))
+        running=$((running - counts_of[$ended]))
+        unset "test_of[$ended]"
+    }
+    for i in "${!names[@]}"; do
+        kind=no
+        [ -z "${files[i]}" ] || { read_facts "${files[i]}" && kind=${fact[alone]}; }
+        if [ -z "$kind" ]; then
+            if [[ ${files[i]} == *.c && ${rank_counts[i]} -eq 1 ]]; then kind=no; else kind=yes; fi
+        fi
+        case $kind in
+            yes) later+=("$i") ;;
+            waits) waiting+=("$i") ;;
+            *) beside+=("$i") ;;
+        esac
     done
+    for i in ${waiting[@]+"${waiting[@]}"}; do start_one "$i" 0; done
+    for i in ${beside[@]+"${beside[@]}"}; do
+        while [ $running -ge "$slots" ]; do end_one; done
+        start_one "$i" 1
+    done
+    while [ ${#test_of[@]} -gt 0 ]; do end_one; done
     for i in ${later[@]+"${later[@]}"}; do
-        run_one "$i" &
-        wait $!
-        report "$i"
+        start_one "$i" 1
+        end_one
     done
 }
 

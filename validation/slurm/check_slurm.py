@@ -1,4 +1,4 @@
-# test: timeout=600 needs=slurmctld,slurmd,srun,munged,python3-h5py,dataset-fashion-mnist
+# test: timeout=600 alone=waits needs=slurmctld,slurmd,srun,munged,python3-h5py,dataset-fashion-mnist
 """The program and the job scripts on a real SLURM of two nodes, as a user types the commands: in
 a folder laid out like the project, with a small deck and a few hundred images.
 
