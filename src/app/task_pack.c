@@ -12,5 +12,5 @@ static hirl_status_t run(hirl_world_t *world, const hirl_deck_t *deck, int *exit
 
 static const char *const groups[] = {"run", "pack", NULL};
 const app_task_t app_task_pack = {
-    "pack", "build HDF5 shards from IDX files, CIFAR binaries or an image folder", groups, NULL,
-    run};
+    "pack", "build HDF5 shards from image folders, lists, tar archives and published data sets",
+    groups, NULL, run};
