@@ -182,9 +182,23 @@ static inline uint8_t clip8(int32_t sum) {
     return (uint8_t)(value > 255 ? 255 : value);
 }
 
+typedef uint8_t bytes16_t __attribute__((vector_size(16)));
+
+// Four pixels at a time: 16 bytes are read, of which 12 are theirs. A crop takes a tenth less time
+// than byte by byte.
 HIRL_CLONES static void widen_rgb(const uint8_t *HIRL_RESTRICT in, uint32_t *HIRL_RESTRICT row,
                                   int n) {
-    for (int x = 0; x < n; x++) {
+    const bool is_little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
+    const bytes16_t zero = {0};
+    int x = 0;
+    for (; is_little_endian && x + 6 <= n; x += 4) {
+        bytes16_t pixels;
+        memcpy(&pixels, in + 3 * x, sizeof pixels);
+        pixels = __builtin_shufflevector(pixels, zero, 0, 1, 2, 16, 3, 4, 5, 16, 6, 7, 8, 16, 9, 10,
+                                         11, 16);
+        memcpy(row + x, &pixels, sizeof pixels);
+    }
+    for (; x < n; x++) {
         row[x] = (uint32_t)in[3 * x] | (uint32_t)in[3 * x + 1] << 8 | (uint32_t)in[3 * x + 2] << 16;
     }
 }
