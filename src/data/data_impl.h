@@ -301,7 +301,7 @@ typedef struct hirl_pack_entries {
     int64_t n, capacity;
 } hirl_pack_entries_t;
 
-/// True for names that end in .png, .jpg or .jpeg, in letters of any size.
+/// True for names that end in .png, .jpg, .jpeg or .webp, in letters of any size.
 bool hirl_pack_is_image_name(const char *name);
 
 /// Appends a path relative to the source, without label; valid until the next call.

@@ -58,7 +58,8 @@ const hirl_group_t hirl_data_group = {"data", "Where samples come from and how t
 static const hirl_key_t pack_keys[] = {
     HIRL_ROW_TEXT(
         hirl_pack_cfg_t, source, NULL, NULL,
-        "What is packed: a folder of images (class/image.png, .jpg or .jpeg; classes may lie in "
+        "What is packed: a folder of images (class/image.png, .jpg, .jpeg or .webp; classes may "
+        "lie in "
         "folders of super-classes; names that begin with a dot are left out), the folder of an IDX "
         "or CIFAR data set, or its files themselves (the IDX file of images; CIFAR batches, also "
         "as a pattern); tar archives of such folders, not compressed, also as a pattern: their "

@@ -21,7 +21,7 @@ hirl_status_t hirl_pack_grow(void *array_p, int64_t *capacity, int64_t needed, s
 bool hirl_pack_is_image_name(const char *name) {
     const char *dot = strrchr(name, '.');
     return dot && (strcasecmp(dot, ".png") == 0 || strcasecmp(dot, ".jpg") == 0 ||
-                   strcasecmp(dot, ".jpeg") == 0);
+                   strcasecmp(dot, ".jpeg") == 0 || strcasecmp(dot, ".webp") == 0);
 }
 
 hirl_status_t hirl_pack_entries_add(hirl_pack_entries_t *entries, const char *path, size_t length,

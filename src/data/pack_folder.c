@@ -86,13 +86,14 @@ hirl_status_t hirl_pack_find_folder(const hirl_pack_cfg_t *cfg, hirl_pack_source
     hirl_status_t status;
     HIRL_TRY_GOTO(scan_folder(&scan, "", 0), status, done);
     if (scan.n_other) {
-        hirl_log_root(HIRL_LOG_INFO,
-                      "pack: %lld files of %s are not called .png, .jpg or .jpeg and are left out",
-                      (long long)scan.n_other, scan.root);
+        hirl_log_root(
+            HIRL_LOG_INFO,
+            "pack: %lld files of %s are not called .png, .jpg, .jpeg or .webp and are left out",
+            (long long)scan.n_other, scan.root);
     }
     if (scan.n_images == 0) {
-        status = HIRL_FAIL(HIRL_ERR_FORMAT, "pack%%source: %s holds no files .png, .jpg or .jpeg",
-                           scan.root);
+        status = HIRL_FAIL(HIRL_ERR_FORMAT,
+                           "pack%%source: %s holds no files .png, .jpg, .jpeg or .webp", scan.root);
         goto done;
     }
     HIRL_TRY_GOTO(hirl_pack_entries_label(cfg, scan.root, &scan.entries, source), status, done);

@@ -432,7 +432,7 @@ static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
     const uint8_t *b = scratch->encoded.data;
     hirl_sample_t sample = {.bytes = b, .size = (size_t)size};
     HIRL_REQUIRE(hirl_image_sniff(b, sample.size, &sample.encoding), HIRL_ERR_FORMAT,
-                 "neither PNG nor JPEG: %lld bytes that begin with %02x %02x %02x", (long long)size,
+                 "no PNG, JPEG or WebP: %lld bytes that begin with %02x %02x %02x", (long long)size,
                  b[0], size > 1 ? b[1] : 0, size > 2 ? b[2] : 0);
     hirl_image_t image = {0};
     HIRL_TRY(hirl_image_decode(&sample, 0, &scratch->decoded, &image));

@@ -380,12 +380,13 @@ hirl_status_t hirl_pack_find_tar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t 
     if (n_other) {
         hirl_log_root(
             HIRL_LOG_INFO,
-            "pack: %lld members of %s are not called .png, .jpg or .jpeg and are left out",
+            "pack: %lld members of %s are not called .png, .jpg, .jpeg or .webp and are left out",
             (long long)n_other, cfg->source);
     }
     if (entries.n == 0) {
-        status = HIRL_FAIL(HIRL_ERR_FORMAT, "pack%%source: %s holds no members .png, .jpg or .jpeg",
-                           cfg->source);
+        status =
+            HIRL_FAIL(HIRL_ERR_FORMAT,
+                      "pack%%source: %s holds no members .png, .jpg, .jpeg or .webp", cfg->source);
         goto done;
     }
     HIRL_TRY_GOTO(hirl_pack_entries_label(cfg, cfg->source, &entries, source), status, done);

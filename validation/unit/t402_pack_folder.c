@@ -71,7 +71,7 @@ static void make_tree(const char *root) {
 static const char *skipped_lines =
     "loose.png\tnot in the folder of a class\n"
     "Banana/broken_cut.jpg\tJPEG: no end marker: the file is cut short\n"
-    "Banana/broken_gif.jpg\tneither PNG nor JPEG: 9 bytes that begin with 47 49 46\n"
+    "Banana/broken_gif.jpg\tno PNG, JPEG or WebP: 9 bytes that begin with 47 49 46\n"
     "apple/broken?name?.png\tPNG: file ends early\n"
     "apple/broken_cut.png\tPNG: file ends early\n"
     "apple/broken_empty.png\t0 bytes, expected 1 to 1073741824\n"
@@ -190,12 +190,13 @@ static void test_refused(void) {
                 "pack%classes is 'leave', expected 'leaf', 'top', 'archive' or 'none'");
     cfg.classes[0] = '\0';
     snprintf(cfg.source, sizeof cfg.source, "%s/none", test_path("splits"));
-    CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_FORMAT, "holds no files .png, .jpg or .jpeg");
+    CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_FORMAT,
+                "holds no files .png, .jpg, .jpeg or .webp");
 
     shell("echo x >%s/a/x.png; echo y >%s/a/y.png", cfg.source, cfg.source);
     CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_FORMAT, "nothing to pack: all 2 inputs of");
     CHECK_HAS(hirl_error_text_view(),
-              "a/x.png: neither PNG nor JPEG: 2 bytes that begin with 78 0a 00");
+              "a/x.png: no PNG, JPEG or WebP: 2 bytes that begin with 78 0a 00");
     CHECK_EQ_I(count_files(cfg.output, ".h5"), 0);
     CHECK_EQ_I(count_files(cfg.output, "train-skipped.txt"), 1);
 

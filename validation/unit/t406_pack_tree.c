@@ -145,9 +145,30 @@ static void test_odd(void) {
     hirl_shard_set_close(&set);
 }
 
+// A program without libwebp says so of each; one that has it takes all but animations.
+static void test_webp(void) {
+    hirl_pack_cfg_t cfg = pack_cfg("validation/reference/pack/webp", "train", test_path("webp"));
+    char path[2048];
+#ifdef HIRL_HAS_WEBP
+    NEED_OK(hirl_data_pack(world, &cfg));
+    hirl_shard_set_t *set = open_set(&cfg);
+    CHECK_EQ_I(hirl_shard_set_n_samples(set), 5);
+    hirl_shard_set_close(&set);
+    const char *reason = "animation.webp\tWebP: an animation, expected a picture\n";
+#else
+    CHECK_FAILS(hirl_data_pack(world, &cfg), HIRL_ERR_FORMAT, "built without libwebp");
+    const char *reason = "animation.webp\tWebP: this program was built without libwebp\n";
+#endif
+    snprintf(path, sizeof path, "%s/train-skipped.txt", cfg.output);
+    file_bytes_t skipped = load_file(path);
+    CHECK_HAS((char *)skipped.bytes, reason);
+    free(skipped.bytes);
+}
+
 TEST_MAIN {
     NEED_OK(hirl_world_create(NULL, NULL, &world));
     RUN(test_tree);
     RUN(test_odd);
+    RUN(test_webp);
     hirl_world_destroy(&world);
 }
