@@ -392,15 +392,15 @@ bench: deps-check
 # Clang instruments the modules that read files; the rest comes from the release library.
 FUZZ_CC ?= clang-14
 FUZZ_BUILD := build/fuzz
-FUZZ_TARGETS := deck shard ckpt
+FUZZ_TARGETS := deck shard ckpt image pack
 FUZZ_COMPILE = $(FUZZ_CC) -std=c17 -D_GNU_SOURCE -O2 -g -march=$(ARCH) -ffp-contract=off -pthread \
     -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -Wall -Wextra \
     -Wno-unknown-pragmas $(HIRL_CPPFLAGS) -MD -MP
 FUZZ_OBJECTS = $(patsubst %.c,$(FUZZ_BUILD)/%.o,\
-    $(filter-out src/data/pack%,$(filter src/base/% src/deck/% src/h5/% src/data/% src/ckpt/%,$(SOURCES))))
+    $(filter src/base/% src/deck/% src/h5/% src/data/% src/ckpt/%,$(SOURCES)))
 FUZZ_PROGRAMS := $(FUZZ_TARGETS:%=$(FUZZ_BUILD)/fuzz_%)
 
-## fuzz           run the fuzzers of validation/fuzz: target=deck|shard|ckpt (default: each in turn), seconds=600
+## fuzz           run the fuzzers of validation/fuzz: target=deck|shard|ckpt|image|pack (default: each in turn), seconds=600
 fuzz:
 	@$(DEPS_SH) packages build check fuzz
 	@CXX='$(CXX)' $(DEPS_SH) faiss build/faiss

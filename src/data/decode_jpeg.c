@@ -1,7 +1,7 @@
 // Decoding of JPEG by libjpeg with the accurate DCT and fancy upsampling, its defaults and PIL's.
 // Of a part of a picture only the rows that hold it are transformed, and of these only the blocks:
 // what lies below is not even read. Upsampling looks a pixel beyond a block, so the part is decoded
-// with a margin of one column of blocks, which is not handed out (of rows the library sees to it):
+// with a margin of columns of blocks, which are not handed out (of rows the library sees to it):
 // pixels are those of the whole picture, bit for bit. Shrunk pictures come from smaller transforms.
 // An image that libjpeg only warns about is refused when the warning means lost data. Since a part
 // need not meet the damage, a file that is cut short is told by its missing end marker beforehand.
@@ -114,7 +114,9 @@ static void watch(j_common_ptr jpeg) {
 // The columns [*left_p, *left_p + *width_p) are those that come out.
 static void crop_columns(reader_t *reader, const hirl_window_t *window, int *left_p, int *width_p) {
     j_decompress_ptr jpeg = &reader->jpeg;
-    const int margin = jpeg->max_h_samp_factor * jpeg->min_DCT_scaled_size;
+    // Where the last scans of a progressive file are missing, blocks are smoothed by the two around.
+    const int n_columns = jpeg->progressive_mode ? 1 + 2 : 1;
+    const int margin = n_columns * jpeg->max_h_samp_factor * jpeg->min_DCT_scaled_size;
     const int out_width = (int)jpeg->output_width;
     int left = window->left - margin, right = window->left + window->width + margin;
     left = left < 0 ? 0 : left;

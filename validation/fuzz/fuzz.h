@@ -13,6 +13,7 @@
 #endif
 
 #include <dirent.h>
+#include <ftw.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -102,13 +103,15 @@ FUZZ_INLINE void fuzz_save_seed(const char *name, const void *data, size_t size)
     fuzz_save(path, data, size);
 }
 
+FUZZ_INLINE int fuzz_remove_entry(const char *path, const struct stat *found, int kind,
+                                  struct FTW *place) {
+    (void)found, (void)kind, (void)place;
+    (void)remove(path);
+    return 0;
+}
+
 FUZZ_INLINE void fuzz_remove_folder(void) {
-    DIR *dir = opendir(fuzz_folder);
-    for (struct dirent *entry; dir && (entry = readdir(dir)) != NULL;) {
-        if (entry->d_name[0] != '.') (void)unlink(fuzz_path(entry->d_name));
-    }
-    if (dir) closedir(dir);
-    (void)rmdir(fuzz_folder);
+    (void)nftw(fuzz_folder, fuzz_remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
 
 static void fuzz_set_up(void) {

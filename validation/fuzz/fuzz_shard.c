@@ -3,12 +3,10 @@
 // differs from a good one. What is opened is described and read to its last sample, mapped or by
 // pread, and every image is decoded.
 #include "fuzz_h5.h"
+#include "fuzz_picture.h"
 
 #include <png.h>
 #include <turbojpeg.h>
-#include <zlib.h>
-
-#include "hirl/data.h"
 
 enum { DECODED_MAX = 8, IMAGE_MAX = 1024 };
 
@@ -92,27 +90,6 @@ static void make_good(bool is_raw) {
 
 // ------------------------------------------------------------------------------------ reading
 
-// Arithmetic coding is the one that has no bound of pixels per byte.
-static bool may_be_arithmetic(const hirl_sample_t *sample) {
-    for (size_t i = 1; sample->encoding == HIRL_ENCODING_JPEG && i < sample->size; i++) {
-        if (sample->bytes[i - 1] == 0xff && sample->bytes[i] > 0xc8 && sample->bytes[i] < 0xd0)
-            return true;
-    }
-    return false;
-}
-
-// A PNG's checksums are made right, or the decoder would see little of it.
-static void mend_png(uint8_t *bytes, size_t size) {
-    for (size_t at = 8; at + 12 <= size;) {
-        const size_t n = (size_t)bytes[at] << 24 | (size_t)bytes[at + 1] << 16 |
-                         (size_t)bytes[at + 2] << 8 | bytes[at + 3];
-        if (n > size - at - 12) return;
-        const uint32_t sum = (uint32_t)crc32(crc32(0, NULL, 0), bytes + at + 4, (uInt)n + 4);
-        for (int i = 0; i < 4; i++) bytes[at + 8 + n + (size_t)i] = (uint8_t)(sum >> (24 - 8 * i));
-        at += 12 + n;
-    }
-}
-
 // Decoding may ask for what the pixels of a file of that size can need at most, and no more.
 static void decode(const hirl_sample_t *sample, int channels) {
     hirl_buffer_t buffer = {0};
@@ -126,8 +103,9 @@ static void decode(const hirl_sample_t *sample, int channels) {
     } else {
         fuzz_check_refusal(status);
     }
-    // One bit a pixel, packed by DEFLATE, becomes three bytes.
-    FUZZ_CHECK(buffer.size <= 24 * 1032 * sample->size || may_be_arithmetic(sample),
+    FUZZ_CHECK(buffer.size <= fuzz_pixel_bytes(sample->size) ||
+                   (sample->encoding == HIRL_ENCODING_JPEG &&
+                    fuzz_arithmetic_pixels(sample->bytes, sample->size) > 0),
                "%zu bytes to decode %zu", buffer.size, sample->size);
     hirl_buffer_reset(&buffer);
 }
@@ -136,7 +114,7 @@ static void decode_image(const uint8_t *data, size_t size, hirl_encoding_t encod
     uint8_t *copy = malloc(size);
     FUZZ_CHECK(copy, "no memory");
     memcpy(copy, data, size);
-    if (encoding == HIRL_ENCODING_PNG) mend_png(copy, size);
+    if (encoding == HIRL_ENCODING_PNG) fuzz_mend_png(copy, size);
     const hirl_sample_t sample = {.bytes = copy, .size = size, .encoding = encoding};
     decode(&sample, size % 4 == 3 ? 3 : size % 4 == 1);
     free(copy);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run fuzzers one after another; `make fuzz` calls this. What they find and learn stays in FOLDER/<target>.
 #
-#   run.sh FOLDER "deck shard ckpt" SECONDS
+#   run.sh FOLDER "deck shard ckpt image pack" SECONDS
 #
 # Exit 1 if one found a crash, a hang (20 s), an allocation of more than 2 GB, or a leak of counted
 # memory. Leaks inside HDF5 are not looked for: it forgets headers that it cannot decode.
@@ -16,7 +16,7 @@ export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 failed=0
 for target in $targets; do
     program=$folder/fuzz_$target work=$folder/$target
-    [ -x "$program" ] || { echo "fuzz: there is no target '$target', want deck, shard or ckpt" && exit 1; }
+    [ -x "$program" ] || { echo "fuzz: there is no target '$target', want deck, shard, ckpt, image or pack" && exit 1; }
     mkdir -p "$work/corpus" "$work/seeds" "$work/found"
     more=()
     [ "$target" != deck ] || more=(input -dict=validation/fuzz/deck.dict)
