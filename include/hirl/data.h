@@ -99,7 +99,7 @@ typedef struct hirl_pack_cfg {
     char source
         [HIRL_DECK_TEXT_MAX]; // image folder, or the folder (or files) of an IDX or CIFAR data set
     char format
-        [HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder' | 'list' | 'tar' | 'cub' ...
+        [HIRL_DECK_TEXT_MAX]; // 'auto' | 'idx' | 'cifar10' | 'cifar100' | 'folder' | 'list' | 'tar' | 'frames' | 'cub' ...
     char split
         [HIRL_DECK_TEXT_MAX]; // 'train' | 'val' ... : name of the split; selects the IDX/CIFAR files
     char list[HIRL_DECK_LIST_MAX][HIRL_DECK_TEXT_MAX]; // files with lines 'path label'
@@ -126,20 +126,21 @@ extern const hirl_group_t hirl_pack_group;
 
 // ---------------------------------------------------------------------------------------------- shards
 
-/// Encoding of one sample. A shard's attribute `encoding` is 'raw', 'jpeg', 'png', or 'mixed': JPEG,
-/// PNG and WebP, told apart by their signatures.
+/// Encoding of one sample. A shard's attribute `encoding` is 'raw', 'jpeg', 'png', 'mixed': JPEG,
+/// PNG and WebP, told apart by their signatures; or 'frames': each sample is a video, see data_clip.h.
 typedef enum hirl_encoding {
     HIRL_ENCODING_RAW,
     HIRL_ENCODING_JPEG,
     HIRL_ENCODING_PNG,
-    HIRL_ENCODING_WEBP // in shards that are 'mixed'; needs a build with libwebp
+    HIRL_ENCODING_WEBP,  // in shards that are 'mixed'; needs a build with libwebp
+    HIRL_ENCODING_FRAMES // no image: its frames are
 } hirl_encoding_t;
 
 /// One sample as stored. `bytes` is valid until the set is closed (mmap) or the next read with the same buffer (pread).
 typedef struct hirl_sample {
     const uint8_t *bytes;
     size_t size;
-    int height, width, channels; // as stored
+    int height, width, channels; // as stored; of a frame
     hirl_encoding_t encoding;
     int32_t label; // -1: unknown
 } hirl_sample_t;
@@ -184,6 +185,8 @@ int32_t hirl_shard_set_class_parent(const hirl_shard_set_t *set, int row);
 /// Labels mean the same in both sets, as far as their class names tell. Errors: HIRL_ERR_MISMATCH
 /// naming the first class that differs.
 hirl_status_t hirl_shard_set_check_classes(const hirl_shard_set_t *a, const hirl_shard_set_t *b);
+/// True if each sample is a video, false if each is an image.
+bool hirl_shard_set_has_videos(const hirl_shard_set_t *set);
 /// Height and width as stored.
 void hirl_shard_set_image_size(const hirl_shard_set_t *set, int64_t index, int *height_p,
                                int *width_p);
@@ -319,17 +322,26 @@ hirl_order_t hirl_order_make(uint64_t seed, int64_t epoch, int64_t n, int64_t wi
 /// Sample at `position` (0 <= position < n).
 int64_t hirl_order_at(const hirl_order_t *order, int64_t position);
 
+/// Frames of a clip. It spans (n_frames - 1) stride + 1 frames of the video; see data_clip.h.
+typedef struct hirl_clip_spec {
+    int n_frames, stride; // 16 and 4 for Kinetics
+    bool loops;           // a video that is shorter begins again; else its last frame stays
+} hirl_clip_spec_t;
+
 /// A batch of this rank; all pointers are valid until the next hirl_loader_next or hirl_loader_destroy.
 typedef struct hirl_batch {
-    int64_t n;            // samples of this rank
-    int64_t number;       // global batch number within the epoch
+    int64_t n;      // samples of this rank; clips: clips, those of one video one after the other
+    int64_t number; // global batch number within the epoch
     const int64_t *index; // [n] global sample indices; an undecodable sample keeps its own
     const int32_t *label; // [n] of the image shown
     int n_views;
     int size[HIRL_MAX_VIEWS]; // height of each view
     int width[HIRL_MAX_VIEWS];
     int channels;
-    float *view[HIRL_MAX_VIEWS]; // f32 [n, size, width, channels], normalised; 64-byte aligned
+    bool has_clips;
+    int n_frames; // of each view; 1 for images
+    float *view
+        [HIRL_MAX_VIEWS]; // f32 [n, n_frames, size, width, channels], normalised; 64-byte aligned
     // keeps_pixels: what the views, then NULL, are made from
     const uint8_t *pixels; // decoded images, back to back
     int64_t n_pixel_bytes;
@@ -337,8 +349,11 @@ typedef struct hirl_batch {
     const float *mean, *std;                          // [channels]
 } hirl_batch_t;
 
+/// Shape of n rows of view v: [n, size, width, channels], of clips [n, n_frames, size, width, channels].
+hirl_shape_t hirl_batch_view_shape(const hirl_batch_t *batch, int v, int64_t n);
+
 typedef struct hirl_loader_spec {
-    int64_t batch; // global batch size (train), or batch per rank (eval)
+    int64_t batch; // global batch size (train), or batch per rank (eval); of videos it counts clips
     uint64_t seed;
     bool
         is_train; // train: epoch order by keyed permutation, incomplete last batch dropped, views augmented.
@@ -349,13 +364,17 @@ typedef struct hirl_loader_spec {
     int n_views;
     int eval_resize, eval_crop;
     bool eval_is_bicubic;
+    hirl_clip_spec_t clip; // sets of videos; n_frames = 0: images
+    int n_repeats; // train: clips of each view taken of a video in an epoch; 0: one. Each makes a row of the batch
 } hirl_loader_spec_t;
 
 typedef struct hirl_loader hirl_loader_t;
 
 /// Starts the worker threads of this rank. Sample order and augmentation are functions of (seed, epoch, index, view) only.
 /// In training, rank r of W handles positions [bB + rB/W, bB + (r+1)B/W) of global batch b; B must be a multiple of W.
-/// Errors: HIRL_ERR_DECK (fewer samples than one batch, batch not divisible, mean/std length).
+/// Clips: row r of sample's n_repeats is repeat r, and its view v is clip r n_views + v of that video: its frames are hirl_clip_draw's for that
+/// number, its view stream is that number's, and all of its frames have the same draws. In evaluation a video shows one clip, of its middle.
+/// Errors: HIRL_ERR_DECK (fewer samples than one batch, batch not divisible, mean/std length, videos without `clip` or images with it).
 hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *set,
                                  const hirl_data_cfg_t *cfg, const hirl_loader_spec_t *spec,
                                  hirl_loader_t **loader_p);
@@ -387,7 +406,7 @@ enum { HIRL_N_ROTATIONS = 4 };
 /// The view f32 [size, size, channels] turned by 0, 90, 180 and 270 degrees counter-clockwise, which are the labels 0..3 of rotation
 /// prediction: out [4, size, size, channels], the same numbers in other places.
 void hirl_view_rotations(const float *view, int size, int channels, float *out);
-/// View v of each sample of a batch: out f32 [n, 4, size, size, channels]. Not collective. Errors: HIRL_ERR_ARG.
+/// View v of each sample of a batch of images: out f32 [n, 4, size, size, channels]. Not collective. Errors: HIRL_ERR_ARG.
 hirl_status_t hirl_batch_rotations(const hirl_batch_t *batch, int v, float *out);
 
 /// A view's n_side x n_side cells of size / n_side pixels, each shown by a patch at a uniformly random place in it. Relative
@@ -408,9 +427,9 @@ typedef struct hirl_loader_counts {
     double wait_s; // seconds that hirl_loader_next has waited for workers
     double work_s; // seconds that the workers spent on samples, all threads together
     double read_s, decode_s, views_s; // of these: reading, decoding, making views or copying pixels
-    int64_t n_samples;                // samples made, prepared ahead or dropped ones included
-    int64_t n_bad;                    // different samples of the set found undecodable
-    int64_t n_bytes;                  // of encoded images
+    int64_t n_samples; // samples or clips made, prepared ahead or dropped ones included
+    int64_t n_bad;     // different samples of the set found undecodable
+    int64_t n_bytes;   // of encoded images, or of the frames that were decoded
     int64_t n_pixels, n_pixels_decoded; // of the pictures, and of their parts that were decoded
 } hirl_loader_counts_t;
 /// Not collective; may be called at any time by the thread that calls hirl_loader_next.

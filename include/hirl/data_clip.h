@@ -10,11 +10,15 @@
 extern "C" {
 #endif
 
-/// Frames of a clip. It spans (n_frames - 1) stride + 1 frames of the video.
-typedef struct hirl_clip_spec {
-    int n_frames, stride; // 16 and 4 for Kinetics
-    bool loops;           // a video that is shorter begins again; else its last frame stays
-} hirl_clip_spec_t;
+/// &clip: what samples of videos are.
+typedef struct hirl_clip_cfg {
+    int64_t frames, stride, repeats; // frames = 0: images
+    bool loops;
+} hirl_clip_cfg_t;
+extern const hirl_group_t hirl_clip_group;
+
+/// A deck's clips; n_frames = 0 for images.
+hirl_clip_spec_t hirl_clip_spec_of(const hirl_clip_cfg_t *cfg);
 
 enum { HIRL_CLIP_FRAMES_MAX = 1024, HIRL_FRAMES_MAX = 1 << 20 };
 
@@ -35,7 +39,7 @@ hirl_window_t hirl_clip_crop(int height, int width, int size, int k, int n_crops
 
 // ---------------------------------------------------------------------------------------------- frames of one sample
 //
-// Encoded frames (JPEG or PNG) lie back to back behind an index, all numbers little-endian:
+// Encoded frames (JPEG, PNG, WebP) lie back to back behind an index, all numbers little-endian:
 //   u8[8] "hirlclip", u32 version (1), u32 n, u32 height, u32 width, u64 end[n] of each frame, counted from the first frame's first byte,
 //   u64 XXH64 of all that comes before it.
 
@@ -54,8 +58,11 @@ hirl_status_t hirl_frames_write_index(const int64_t *sizes, int64_t n, int heigh
                                       uint8_t *out);
 /// Checks the index of a sample; believes nothing of it. Errors: HIRL_ERR_FORMAT with what was found and what was expected.
 hirl_status_t hirl_frames_read_index(const uint8_t *bytes, size_t size, hirl_frames_t *frames_p);
-/// Frame i (0 <= i < n) as a sample to decode. Errors: HIRL_ERR_FORMAT if it is neither JPEG nor PNG.
+/// Frame i (0 <= i < n) as a sample to decode. Errors: HIRL_ERR_FORMAT if it is none of these.
 hirl_status_t hirl_frames_sample(const hirl_frames_t *frames, int64_t i, hirl_sample_t *sample_p);
+
+/// What stands for a sample where one picture of it is wanted: an image itself, the first frame of a video. Errors: HIRL_ERR_FORMAT.
+hirl_status_t hirl_sample_still(const hirl_sample_t *sample, hirl_sample_t *still_p);
 
 /// Number in a frame's file name: the last digits before its extension (12 of "clip-3/img_00012.jpg"). False if there are none or more than 15.
 bool hirl_frame_number(const char *name, int64_t *number_p);

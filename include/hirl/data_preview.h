@@ -31,6 +31,7 @@ typedef struct hirl_contact_sheet {
     int n_views;
     const hirl_mask_spec_t *mask; // NULL: none
     const hirl_mix_cfg_t *mix;    // NULL: none
+    hirl_clip_spec_t clip;        // of a set of videos: stills show the first frame
     uint64_t seed;
 } hirl_contact_sheet_t;
 

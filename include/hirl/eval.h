@@ -16,7 +16,8 @@ typedef struct hirl_eval_ctx {
     const hirl_method_t *method;
     const hirl_data_cfg_t *data;
     const hirl_views_cfg_t *views;
-    int64_t batch; // images per rank and forward pass
+    hirl_clip_spec_t clip; // n_frames = 0: images
+    int64_t batch;         // images or clips per rank and forward pass
 } hirl_eval_ctx_t;
 
 /// Embeddings and labels of this rank's contiguous part of the set, in order: x f32 [n_local, d], label i32 [n_local] (label_p may be NULL).

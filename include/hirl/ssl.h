@@ -110,6 +110,7 @@ struct hirl_method_ops {
     const char *help;          // one sentence with the paper
     const hirl_group_t *group; // its deck group
     int min_views;
+    bool takes_clips; // views are f32 [n, frames, H, W, C]; false: of images alone
     const char *const
         *embeddings; // names that `forward` gives, what a hierarchy can train on; NULL ends
     /// Rules between keys of a deck that hold for any data and any number of ranks (optional). Not collective.

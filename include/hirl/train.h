@@ -3,6 +3,7 @@
 #ifndef HIRL_TRAIN_H
 #define HIRL_TRAIN_H
 
+#include "hirl/data_clip.h"
 #include "hirl/eval.h"
 #include "hirl/optim.h"
 
@@ -37,6 +38,7 @@ typedef struct hirl_session {
     const hirl_schedule_cfg_t *schedule;
     const hirl_ckpt_cfg_t *ckpt;
     const hirl_knn_cfg_t *knn;
+    const hirl_clip_cfg_t *clip;
     hirl_backend_t *backend;
     hirl_par_device_t *device; // of a device backend on more than one rank
     hirl_tape_t *tape;

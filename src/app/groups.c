@@ -2,6 +2,7 @@
 
 #include "app_impl.h"
 
+#include "hirl/data_clip.h"
 #include "hirl/data_preview.h"
 
 enum { MAX_GROUPS = 64 };
@@ -11,6 +12,7 @@ static const hirl_group_t *const fixed[] = {
     &hirl_hirl_group,       &hirl_optim_group, &hirl_schedule_group, &hirl_ckpt_group,
     &hirl_knn_group,        &hirl_pack_group,  &app_probe_group,     &app_inspect_group,
     &app_bench_input_group, &hirl_mask_group,  &hirl_mix_group,      &hirl_preview_group,
+    &hirl_clip_group,
 };
 
 const hirl_group_t *const *hirl_app_groups(int *n_p) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "app_impl.h"
+#include "hirl/data_clip.h"
 
 typedef struct bench_input_cfg {
     double seconds;
@@ -109,6 +110,7 @@ static hirl_status_t open_loader(bench_t *b, const hirl_deck_t *deck, bool is_tr
     const hirl_data_cfg_t *data = hirl_deck_group_view(deck, "data");
     const hirl_views_cfg_t *views = hirl_deck_group_view(deck, "views");
     const hirl_optim_cfg_t *optim = hirl_deck_group_view(deck, "optim");
+    const hirl_clip_cfg_t *clip = hirl_deck_group_view(deck, "clip");
     const hirl_method_ops_t *method;
     hirl_view_spec_t view[HIRL_MAX_VIEWS];
     int n_views;
@@ -124,7 +126,9 @@ static hirl_status_t open_loader(bench_t *b, const hirl_deck_t *deck, bool is_tr
         .n_views = n_views,
         .eval_resize = (int)views->eval_resize,
         .eval_crop = (int)views->eval_crop,
-        .eval_is_bicubic = strcmp(views->eval_interpolation, "bicubic") == 0};
+        .eval_is_bicubic = strcmp(views->eval_interpolation, "bicubic") == 0,
+        .clip = hirl_clip_spec_of(clip),
+        .n_repeats = (int)clip->repeats};
     HIRL_TRY(
         hirl_par_agree(b->world, hirl_loader_create(b->world, b->set, data, &spec, &b->loader)));
     hirl_log_root(HIRL_LOG_INFO,
@@ -134,6 +138,12 @@ static hirl_status_t open_loader(bench_t *b, const hirl_deck_t *deck, bool is_tr
                   !is_train           ? "evaluation"
                   : spec.keeps_pixels ? "training by the backend: decoded only"
                                       : "training");
+    if (clip->frames > 0)
+        hirl_log_root(HIRL_LOG_INFO,
+                      "bench_input: samples are clips of %lld frames, every %lld-th of a video, "
+                      "%lld of each at a time",
+                      (long long)clip->frames, (long long)clip->stride,
+                      is_train ? (long long)clip->repeats : 1LL);
     return HIRL_OK;
 }
 

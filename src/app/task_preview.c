@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "app_impl.h"
+#include "hirl/data_clip.h"
 #include "hirl/data_preview.h"
 
 typedef struct preview {
@@ -68,6 +69,10 @@ static hirl_status_t open_splits(hirl_world_t *world, const hirl_deck_t *deck, p
 // Rank 0's part.
 static hirl_status_t write_files(const hirl_deck_t *deck, const preview_t *preview) {
     const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
+    hirl_clip_spec_t clip = hirl_clip_spec_of(hirl_deck_group_view(deck, "clip"));
+    // A sheet shows the first frame of a clip; a deck that only packs says nothing of clips.
+    if (preview->is_packed && clip.n_frames == 0)
+        clip.n_frames = hirl_shard_set_has_videos(preview->split[0].set);
     const hirl_contact_sheet_t sheet = {.set = preview->split[0].set,
                                         .title = preview->split[0].pattern,
                                         .data = hirl_deck_group_view(deck, "data"),
@@ -76,6 +81,7 @@ static hirl_status_t write_files(const hirl_deck_t *deck, const preview_t *previ
                                         .n_views = preview->n_views,
                                         .mask = &preview->mask,
                                         .mix = hirl_deck_group_view(deck, "mix"),
+                                        .clip = clip,
                                         .seed = (uint64_t)run->seed};
     char views[HIRL_DECK_TEXT_MAX + 32], page[HIRL_DECK_TEXT_MAX + 32];
     HIRL_TRY(hirl_path_make_folder(run->output));

@@ -1,6 +1,17 @@
 // Views made by a backend from a batch that keeps its pixels.
 #include "hirl/data.h"
 
+#include <string.h>
+
+hirl_shape_t hirl_batch_view_shape(const hirl_batch_t *batch, int v, int64_t n) {
+    hirl_shape_t shape = hirl_shape_4(n, batch->size[v], batch->width[v], batch->channels);
+    if (!batch->has_clips) return shape;
+    shape.n_axes = 5;
+    memmove(shape.dim + 2, shape.dim + 1, 3 * sizeof *shape.dim);
+    shape.dim[1] = batch->n_frames;
+    return shape;
+}
+
 hirl_status_t hirl_batch_upload(hirl_backend_t *be, const hirl_batch_t *batch,
                                 hirl_tensor_t *pixels_p) {
     HIRL_REQUIRE(batch->pixels != NULL, HIRL_ERR_ARG, "the batch has no pixels, but whole views");

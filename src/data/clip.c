@@ -10,6 +10,32 @@
 enum { MAGIC = 8, HEADER = MAGIC + 4 * 4, FRAME_VERSION = 1, DIGITS_MOST = 15 };
 static const char magic[MAGIC + 1] = "hirlclip";
 
+static const hirl_key_t clip_keys[] = {
+    HIRL_ROW_INT(hirl_clip_cfg_t, frames, "0", 0, HIRL_CLIP_FRAMES_MAX, "frames",
+                 "Frames of a clip, such as 16; 0: images. Shards that were packed with "
+                 "pack%format = 'frames' need it, others must not have it."),
+    HIRL_ROW_INT(hirl_clip_cfg_t, stride, "4", 1, 65536, "frames",
+                 "From one frame of a clip to the next; a clip spans (frames - 1) stride + 1 "
+                 "frames of its video. In training it begins anywhere, all places equally likely; "
+                 "in evaluation it lies in the middle."),
+    HIRL_ROW_BOOL(hirl_clip_cfg_t, loops, ".false.",
+                  "A video that is shorter than a clip begins again; .false.: its last frame "
+                  "stays."),
+    HIRL_ROW_INT(hirl_clip_cfg_t, repeats, "1", 1, 256, "clips",
+                 "Training: clips taken of a video each time it is read. They follow one another "
+                 "in the batch, and optim%batch counts clips: an epoch has that many fewer videos "
+                 "a batch. MAE on Kinetics takes 4."),
+};
+
+const hirl_group_t hirl_clip_group = {"clip", "Clips of videos.", clip_keys,
+                                      (int)(sizeof clip_keys / sizeof *clip_keys),
+                                      sizeof(hirl_clip_cfg_t)};
+
+hirl_clip_spec_t hirl_clip_spec_of(const hirl_clip_cfg_t *cfg) {
+    return (hirl_clip_spec_t){
+        .n_frames = (int)cfg->frames, .stride = (int)cfg->stride, .loops = cfg->loops};
+}
+
 static int64_t span_of(const hirl_clip_spec_t *clip) {
     return (int64_t)(clip->n_frames - 1) * clip->stride + 1;
 }
@@ -159,8 +185,22 @@ hirl_status_t hirl_frames_sample(const hirl_frames_t *frames, int64_t i, hirl_sa
                             .channels = 3,
                             .label = -1};
     HIRL_REQUIRE(hirl_image_sniff(sample.bytes, sample.size, &sample.encoding), HIRL_ERR_FORMAT,
-                 "frame %lld: neither a PNG nor a JPEG signature", (long long)i);
+                 "frame %lld of %lld: no signature of JPEG, PNG or WebP", (long long)i,
+                 (long long)frames->n);
     *sample_p = sample;
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_sample_still(const hirl_sample_t *sample, hirl_sample_t *still_p) {
+    const int32_t label = sample->label; // both may be one
+    hirl_frames_t frames;
+    if (sample->encoding != HIRL_ENCODING_FRAMES) {
+        *still_p = *sample;
+        return HIRL_OK;
+    }
+    HIRL_TRY(hirl_frames_read_index(sample->bytes, sample->size, &frames));
+    HIRL_TRY(hirl_frames_sample(&frames, 0, still_p));
+    still_p->label = label;
     return HIRL_OK;
 }
 

@@ -1,5 +1,6 @@
 // views.png: what training would see. The views come from a loader of its own, one sample a batch, so they are training's to the bit: which samples an
 // epoch shows where depends neither on the batch nor on ranks.
+#include "hirl/data_clip.h"
 #include "hirl/data_preview.h"
 
 #include "augment_impl.h"
@@ -96,7 +97,7 @@ static hirl_status_t put_tile(sheet_t *sheet, int row, int column, const hirl_im
 
 // The sample as it is in the shard, and the line above its row.
 static hirl_status_t put_stored(sheet_t *sheet, int row, int64_t index) {
-    static const char *const encodings[] = {"raw", "JPEG", "PNG"};
+    static const char *const encodings[] = {"raw", "JPEG", "PNG", "WebP", "video"};
     const hirl_shard_set_t *set = sheet->spec->set;
     const int top = row_top(sheet, row), left = column_left(sheet, 0);
     const int32_t label = hirl_shard_set_label(set, index);
@@ -108,6 +109,9 @@ static hirl_status_t put_stored(sheet_t *sheet, int row, int64_t index) {
     if (status == HIRL_OK) {
         if ((size_t)sample.encoding < sizeof encodings / sizeof *encodings)
             encoding = encodings[sample.encoding];
+        status = hirl_sample_still(&sample, &sample);
+    }
+    if (status == HIRL_OK) {
         status = hirl_image_decode(&sample, hirl_shard_set_channels(set), &sheet->decoded, &image);
     }
     if (status == HIRL_OK)
@@ -233,7 +237,8 @@ static hirl_status_t open_sheet(sheet_t *sheet) {
                                  .seed = spec->seed,
                                  .is_train = true,
                                  .views = spec->views,
-                                 .n_views = spec->n_views};
+                                 .n_views = spec->n_views,
+                                 .clip = spec->clip};
     hirl_data_cfg_t data = *spec->data;
     data.max_bad_fraction = 1; // bad samples are to be seen
     HIRL_TRY(hirl_world_create_self(&sheet->world));

@@ -8,6 +8,7 @@
 #include "hirl/data.h"
 #include "hirl/h5.h"
 
+#include <dirent.h>
 #include <hdf5.h>
 #include <limits.h>
 #include <zlib.h>
@@ -72,12 +73,13 @@ hirl_status_t hirl_data_h5_write_int(hid_t file, const char *path, const char *n
 // ----------------------------------------------------------------------------------- shard_index.c
 
 /// How the samples of a shard are encoded; `mixed` holds JPEG and PNG, told apart by their
-/// signatures.
+/// signatures, `frames` videos.
 typedef enum hirl_shard_encoding {
     HIRL_SHARD_RAW,
     HIRL_SHARD_JPEG,
     HIRL_SHARD_PNG,
     HIRL_SHARD_MIXED,
+    HIRL_SHARD_FRAMES,
     HIRL_SHARD_ENCODING_COUNT
 } hirl_shard_encoding_t;
 const char *hirl_shard_encoding_text(hirl_shard_encoding_t encoding);
@@ -148,11 +150,11 @@ typedef enum hirl_pack_made {
 /// bytes.
 typedef struct hirl_pack_item {
     int64_t size;      // bytes as they will be stored
-    int64_t n_source;  // images: bytes of the file or member
+    int64_t n_source;  // images: bytes of the file or member; videos: frames
     int64_t at;        // position of a member's bytes in its archive; 0: a file of its own
     int32_t archive;   // file[archive] of the source holds it
-    uint64_t checksum; // images: of the file or member as it was checked; else 0
-    int32_t height, width, channels;
+    uint64_t checksum; // images, videos: of the file, member or frames as checked; else 0
+    int32_t height, width, channels; // of a frame
     int32_t label;
     int32_t encoding; // hirl_encoding_t
     int32_t is_good;  // 0: skipped
@@ -166,6 +168,7 @@ typedef enum hirl_pack_format {
     HIRL_PACK_FOLDER,
     HIRL_PACK_LIST,
     HIRL_PACK_TAR,
+    HIRL_PACK_FRAMES,
     HIRL_PACK_CUB,
     HIRL_PACK_CARS,
     HIRL_PACK_SOP,
@@ -254,6 +257,24 @@ hirl_status_t hirl_pack_find_cifar(const hirl_pack_cfg_t *cfg, hirl_pack_source_
 hirl_status_t hirl_pack_find_folder(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_list(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_tar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+hirl_status_t hirl_pack_find_frames(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
+
+// pack_frames.c: an input is a folder of frames, at `folder`.
+
+/// Reads all frames and decodes each; fills the item. The failure's text is the reason why it is
+/// skipped.
+hirl_status_t hirl_pack_check_video(const char *folder, hirl_pack_scratch_t *scratch,
+                                    hirl_pack_item_t *item);
+/// Reads all frames again, as they are to be stored, to scratch->encoded.
+hirl_status_t hirl_pack_read_video(const char *folder, const hirl_pack_item_t *item,
+                                   hirl_pack_scratch_t *scratch, int64_t *size_p);
+
+/// Opens a file of an image whose size is sane, for hirl_pack_read_bytes. Texts of errors lack its
+/// path, here and below.
+hirl_status_t hirl_pack_open_image(const char *path, int *fd_p, int64_t *size_p);
+hirl_status_t hirl_pack_read_bytes(int fd, int64_t at, int64_t size, uint8_t *out);
+/// Whether an entry of an open folder is a folder, following links.
+bool hirl_pack_is_folder_entry(int folder_fd, const struct dirent *entry);
 
 // pack_layouts.c: data sets as they are published; each looks in pack%source and in the folder that
 // its archive makes.

@@ -41,7 +41,8 @@ static const hirl_key_t data_keys[] = {
         "the set, which slow disks read faster; 0: among all. The shards should have been "
         "packed with pack%shuffle then."),
     HIRL_ROW_BOOL(hirl_data_cfg_t, read_ahead, ".true.",
-                  "Tell the system which samples come next, so that it reads them meanwhile."),
+                  "Tell the system which samples come next, so that it reads them meanwhile; not "
+                  "of videos, of which a clip takes a few frames."),
     HIRL_ROW_REAL(hirl_data_cfg_t, max_bad_fraction, "0.01", 0.0, 1.0, "",
                   "Share of undecodable samples that is tolerated; each is reported and replaced "
                   "by the next one."),
@@ -64,14 +65,21 @@ static const hirl_key_t pack_keys[] = {
         "or CIFAR data set, or its files themselves (the IDX file of images; CIFAR batches, also "
         "as a pattern); tar archives of such folders, not compressed, also as a pattern: their "
         "members are read where they lie, and the last of the same path counts."),
-    HIRL_ROW_TEXT(hirl_pack_cfg_t, format, "'auto'",
-                  "auto|idx|cifar10|cifar100|folder|list|tar|cub|cars|sop|inshop|voc07",
-                  "Kind of the source; 'auto' tells the first six by the usual names of files. The "
-                  "last five are data sets as they are published: CUB-200-2011 (classes 0 to 99 "
-                  "are split 'train', 100 to 199 'val' or 'test'), Cars-196 (0 to 97, 98 to 195), "
-                  "Stanford Online Products ('train', 'val' or 'test'), In-shop ('train', 'query', "
-                  "'gallery') and VOC 2007 ('train', 'val', 'trainval', 'test'; its images have "
-                  "several classes each, which go to /target)."),
+    HIRL_ROW_TEXT(
+        hirl_pack_cfg_t, format, "'auto'",
+        "auto|idx|cifar10|cifar100|folder|list|tar|frames|cub|cars|sop|inshop|voc07",
+        "Kind of the source; 'auto' tells the first six by the usual names of files. "
+        "'frames': videos, each a folder of numbered images "
+        "(class/video/frame_00001.jpg; JPEG, PNG or WebP, all of one size). Frames follow "
+        "the last numbers in their names, those of the same number their names; "
+        "numbers may be missing, and images without one are left out. A sample is "
+        "called by its folder, whose class is what pack%classes says. Frames stay byte "
+        "for byte; a video with a damaged one is skipped. Training needs clip%frames. "
+        "The last five are data sets as they are published: CUB-200-2011 (classes 0 to 99 "
+        "are split 'train', 100 to 199 'val' or 'test'), Cars-196 (0 to 97, 98 to 195), "
+        "Stanford Online Products ('train', 'val' or 'test'), In-shop ('train', 'query', "
+        "'gallery') and VOC 2007 ('train', 'val', 'trainval', 'test'; its images have "
+        "several classes each, which go to /target)."),
     HIRL_ROW_TEXT(hirl_pack_cfg_t, split, "'train'", NULL,
                   "Name of the split, and of its shards. In the folder of an IDX or CIFAR data set "
                   "'train' selects the "

@@ -1,5 +1,6 @@
 // dataset.html: what was packed, at one look. Everything is in the page (styles, drawings, thumbnails), and it needs no scripts. What is shown is read from
 // the index alone, but for thumbnails and the encodings of mixed shards.
+#include "hirl/data_clip.h"
 #include "hirl/data_preview.h"
 
 #include "augment_impl.h"
@@ -11,7 +12,7 @@
 #include <string.h>
 
 enum {
-    N_ENCODINGS = 4,
+    N_ENCODINGS = 5,
     SNIFFED_MOST = 20000, // samples of mixed shards whose signature is read
     THUMB = 64,           // pixels
     THUMBS_MOST = 2000,   // in the whole page
@@ -103,7 +104,9 @@ static hirl_status_t sniff(facts_t *facts, int s, int64_t first, int64_t n) {
 static hirl_status_t count_encodings(facts_t *facts, int s) {
     static const int known[HIRL_SHARD_ENCODING_COUNT] = {[HIRL_SHARD_RAW] = HIRL_ENCODING_RAW,
                                                          [HIRL_SHARD_JPEG] = HIRL_ENCODING_JPEG,
-                                                         [HIRL_SHARD_PNG] = HIRL_ENCODING_PNG};
+                                                         [HIRL_SHARD_PNG] = HIRL_ENCODING_PNG,
+                                                         [HIRL_SHARD_FRAMES] =
+                                                             HIRL_ENCODING_FRAMES};
     const hirl_shard_set_t *set = facts->split[s].set;
     int64_t first = 0, n;
     hirl_shard_encoding_t encoding;
@@ -397,6 +400,7 @@ static hirl_status_t load_thumb(facts_t *facts, int64_t index, hirl_image_t *fit
     int shrink = 1;
     *is_there = false;
     hirl_status_t status = hirl_shard_set_read(set, index, &facts->bytes, &sample);
+    if (status == HIRL_OK) status = hirl_sample_still(&sample, &sample);
     if (status == HIRL_OK) {
         const int longer = sample.height > sample.width ? sample.height : sample.width;
         while (sample.encoding == HIRL_ENCODING_JPEG && shrink < 8 &&
@@ -563,7 +567,7 @@ static void put_sizes(page_t *page, const facts_t *facts) {
     PUT(page,
         "</tbody></table></section>\n<section><h2>Encodings</h2><table id=\"encodings\"><tbody>");
     for (int s = 0; s < facts->n_splits; s++) {
-        static const char *const names[N_ENCODINGS] = {"raw", "JPEG", "PNG", "WebP"};
+        static const char *const names[N_ENCODINGS] = {"raw", "JPEG", "PNG", "WebP", "video"};
         const split_facts_t *of = facts->of[s];
         int64_t n_known = 0;
         for (int e = 0; e < N_ENCODINGS; e++) n_known += of->encoding[e];

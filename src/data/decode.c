@@ -173,6 +173,8 @@ hirl_status_t hirl_image_decode_part(const hirl_sample_t *sample, int channels, 
             image.width = part.width;
             break;
         }
+        case HIRL_ENCODING_FRAMES:
+            return HIRL_FAIL(HIRL_ERR_ARG, "a video is no image: decode its frames");
         default: return HIRL_FAIL(HIRL_ERR_ARG, "unknown encoding %d", (int)sample->encoding);
     }
     const size_t n = (size_t)image.height * (size_t)image.width;

@@ -10,10 +10,13 @@
 // A loader that keeps pixels decodes to bytes and leaves the views, drawn as ever, to a backend. Where each image of a batch goes is
 // laid out from the sizes in the shards' index when the batch is begun; an image that came out larger, because it stands in for
 // an undecodable one, waits apart and is put behind the others when the batch is handed out.
+// A sample of a set of videos becomes n_repeats rows of the batch, and each view of a row is a clip of its own, whose frames are
+// decoded and shown one after the other, by one draw.
 // Batches carry running numbers q; batch q lives in slot q mod n_slots. Nothing is allocated after
 // start but what scratch buffers grow by.
 #include "augment_impl.h"
 #include "data_impl.h"
+#include "hirl/data_clip.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -31,8 +34,8 @@ enum {
 // One batch being prepared or handed out.
 typedef struct slot {
     int64_t q;
-    int64_t epoch, number, n;
-    int64_t n_left; // samples not made yet
+    int64_t epoch, number, n; // n samples, n_repeats rows each
+    int64_t n_left;           // samples not made yet
     int64_t *index;
     int32_t *label;
     float *view[HIRL_MAX_VIEWS];
@@ -50,6 +53,8 @@ typedef struct slot {
 // How a sample becomes views: the picture, shrunk or not, its part that is decoded, and what is drawn
 // of it, in coordinates of the picture.
 typedef struct plan {
+    int first_view, end_view; // that it is about
+    uint32_t stream;          // of the first of them; the others follow
     int shrink, height, width;
     hirl_window_t part;
     hirl_view_draws_t draws[HIRL_MAX_VIEWS];
@@ -61,6 +66,7 @@ typedef struct worker {
     hirl_augment_t *augment;
     hirl_buffer_t bytes, pixels;
     plan_t plan;
+    int32_t *frames;             // [n_frames] of a clip
     hirl_loader_counts_t counts; // of the tickets in work; seconds and sums only
 } worker_t;
 
@@ -73,12 +79,15 @@ struct hirl_loader {
     int64_t n_set; // samples of the set
     // Of the set (eval) or of each global batch (train), this rank's first sample and their number.
     int64_t first, n_part;
-    int64_t batch;     // train: global batch size
+    int64_t batch;     // train: samples of a global batch
     int64_t n_local;   // samples of a whole batch of this rank
+    int64_t n_repeats; // rows of a batch that are made of one sample
     int64_t n_batches; // per epoch
     int n_views, channels;
     int height[HIRL_MAX_VIEWS], width[HIRL_MAX_VIEWS];
-    size_t view_floats[HIRL_MAX_VIEWS]; // per sample
+    bool has_clips;
+    hirl_clip_spec_t clip; // one frame if the samples are images
+    size_t frame_floats[HIRL_MAX_VIEWS], view_floats[HIRL_MAX_VIEWS]; // per row
     hirl_view_spec_t views[HIRL_MAX_VIEWS];
     int eval_resize, eval_crop;
     bool eval_is_bicubic;
@@ -154,16 +163,17 @@ static hirl_status_t note_bad(hirl_loader_t *loader, int64_t index, int64_t inst
 
 // Draws the views that sample `index` has in an epoch, of a picture of this size.
 static void draw_views(const hirl_loader_t *loader, int64_t epoch, int64_t index, plan_t *plan) {
-    for (int v = 0; v < loader->n_views; v++) {
-        hirl_rng_t rng = hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)epoch,
-                                       (uint64_t)index, (uint32_t)v);
+    for (int v = plan->first_view; v < plan->end_view; v++) {
+        const uint32_t stream = plan->stream + (uint32_t)(v - plan->first_view);
+        hirl_rng_t rng =
+            hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)epoch, (uint64_t)index, stream);
         hirl_view_draw(&loader->views[v], plan->height, plan->width, &rng, &plan->draws[v]);
     }
 }
 
-static void cover(const hirl_loader_t *loader, plan_t *plan) {
+static void cover(plan_t *plan) {
     int top = plan->height, left = plan->width, bottom = 0, right = 0;
-    for (int v = 0; v < loader->n_views; v++) {
+    for (int v = plan->first_view; v < plan->end_view; v++) {
         const hirl_view_draws_t *d = &plan->draws[v];
         top = d->top < top ? d->top : top;
         left = d->left < left ? d->left : left;
@@ -175,7 +185,7 @@ static void cover(const hirl_loader_t *loader, plan_t *plan) {
 
 // True if every view still has to be made smaller from a picture shrunk to 1/shrink.
 static bool is_large_enough(const hirl_loader_t *loader, const plan_t *plan, int shrink) {
-    for (int v = 0; v < loader->n_views; v++) {
+    for (int v = plan->first_view; v < plan->end_view; v++) {
         const hirl_view_draws_t *d = &plan->draws[v];
         const int size = loader->views[v].size;
         const int to_height = d->resized_height > 0 ? d->resized_height : size;
@@ -211,48 +221,166 @@ static void make_plan(const hirl_loader_t *loader, int64_t epoch, int64_t index,
     if (plan->shrink > 1) {
         plan->height = hirl_shrunk(height, plan->shrink);
         plan->width = hirl_shrunk(width, plan->shrink);
-        for (int v = 0; v < loader->n_views; v++) {
+        for (int v = plan->first_view; v < plan->end_view; v++) {
             hirl_view_draws_t *d = &plan->draws[v];
             shrink_edges(&d->top, &d->height, plan->height, plan->shrink);
             shrink_edges(&d->left, &d->width, plan->width, plan->shrink);
         }
     }
-    cover(loader, plan);
+    cover(plan);
+}
+
+static hirl_status_t read_sample(worker_t *worker, int64_t at, hirl_sample_t *sample_p) {
+    const double begin = hirl_time_now();
+    hirl_sample_t sample;
+    HIRL_TRY(hirl_shard_set_read(worker->loader->set, at, &worker->bytes, &sample));
+    worker->counts.read_s += hirl_time_now() - begin;
+    HIRL_REQUIRE(sample.height > 0 && sample.width > 0, HIRL_ERR_FORMAT,
+                 "the shard says %d x %d pixels", sample.width, sample.height);
+    *sample_p = sample;
+    return HIRL_OK;
+}
+
+// Decodes an image or frame as far as the worker's plan says.
+static hirl_status_t decode(worker_t *worker, const hirl_sample_t *sample, hirl_image_t *image_p) {
+    hirl_loader_counts_t *counts = &worker->counts;
+    const plan_t *plan = &worker->plan;
+    const double begin = hirl_time_now();
+    const hirl_status_t status = hirl_image_decode_part(
+        sample, worker->loader->channels, plan->shrink, &plan->part, &worker->pixels, image_p);
+    counts->decode_s += hirl_time_now() - begin;
+    HIRL_TRY(status);
+    counts->n_bytes += (int64_t)sample->size;
+    counts->n_pixels += (int64_t)plan->height * plan->width;
+    counts->n_pixels_decoded += (int64_t)image_p->height * image_p->width;
+    return HIRL_OK;
+}
+
+static bool may_shrink(const hirl_loader_t *loader, const hirl_sample_t *sample) {
+    return loader->may_shrink && sample->encoding == HIRL_ENCODING_JPEG;
 }
 
 // Reads and decodes sample `at` as far as the plan that is made for it says.
 static hirl_status_t read_image(worker_t *worker, int64_t epoch, int64_t index, int64_t at,
                                 hirl_image_t *image_p, int32_t *label_p) {
-    hirl_loader_t *loader = worker->loader;
-    hirl_loader_counts_t *counts = &worker->counts;
-    plan_t *plan = &worker->plan;
+    const hirl_loader_t *loader = worker->loader;
     hirl_sample_t sample;
-    const double begin = hirl_time_now();
-    HIRL_TRY(hirl_shard_set_read(loader->set, at, &worker->bytes, &sample));
-    const double read = hirl_time_now();
-    counts->read_s += read - begin;
-    HIRL_REQUIRE(sample.height > 0 && sample.width > 0, HIRL_ERR_FORMAT,
-                 "the shard says %d x %d pixels", sample.width, sample.height);
-    make_plan(loader, epoch, index, sample.height, sample.width,
-              loader->may_shrink && sample.encoding == HIRL_ENCODING_JPEG, plan);
-    const hirl_status_t status = hirl_image_decode_part(&sample, loader->channels, plan->shrink,
-                                                        &plan->part, &worker->pixels, image_p);
-    counts->decode_s += hirl_time_now() - read;
-    HIRL_TRY(status);
-    counts->n_bytes += (int64_t)sample.size;
-    counts->n_pixels += (int64_t)plan->height * plan->width;
-    counts->n_pixels_decoded += (int64_t)image_p->height * image_p->width;
+    HIRL_TRY(read_sample(worker, at, &sample));
+    make_plan(loader, epoch, index, sample.height, sample.width, may_shrink(loader, &sample),
+              &worker->plan);
+    HIRL_TRY(decode(worker, &sample, image_p));
     *label_p = sample.label;
     return HIRL_OK;
 }
 
-// Reads and decodes sample `index` or, where that cannot be done, the next one of the set that can.
-static hirl_status_t load_image(worker_t *worker, int64_t epoch, int64_t index,
-                                hirl_image_t *image_p, int32_t *label_p) {
+static hirl_status_t make_eval_view(worker_t *worker, int64_t index, const hirl_image_t *image,
+                                    float *out) {
+    const hirl_loader_t *loader = worker->loader;
+    int height, width;
+    hirl_eval_size(image->height, image->width, loader->eval_resize, loader->eval_crop, &height,
+                   &width);
+    char place[HIRL_DECK_TEXT_MAX];
+    HIRL_REQUIRE(height == loader->height[0] && width == loader->width[0], HIRL_ERR_FORMAT,
+                 "%s becomes %d x %d, the others %d x %d: set views%%eval_crop",
+                 hirl_shard_set_place(loader->set, index, place), height, width, loader->height[0],
+                 loader->width[0]);
+    return hirl_augment_eval(worker->augment, image, loader->eval_resize, loader->eval_crop,
+                             loader->eval_is_bicubic, loader->mean, loader->std, out);
+}
+
+// View v of an image or frame that was decoded by the worker's plan.
+static hirl_status_t make_view(worker_t *worker, const hirl_image_t *image, int v, float *out) {
+    const hirl_loader_t *loader = worker->loader;
+    hirl_view_draws_t draws = worker->plan.draws[v];
+    draws.top -= worker->plan.part.top;
+    draws.left -= worker->plan.part.left;
+    return hirl_view_apply(worker->augment, image, &loader->views[v], &draws, loader->mean,
+                           loader->std, out);
+}
+
+// ------------------------------------------------------------------------------------ clips
+
+// One frame of view v, whose part of the plan is drawn anew for each clip and way of decoding.
+static hirl_status_t make_frame(worker_t *worker, const hirl_frames_t *frames, int64_t number,
+                                int64_t epoch, int64_t index, float *out) {
+    const hirl_loader_t *loader = worker->loader;
+    plan_t *plan = &worker->plan;
+    hirl_sample_t sample;
+    hirl_image_t image;
+    HIRL_TRY(hirl_frames_sample(frames, number, &sample));
+    make_plan(loader, epoch, index, frames->height, frames->width, may_shrink(loader, &sample),
+              plan);
+    const hirl_status_t status = decode(worker, &sample, &image);
+    HIRL_REQUIRE(status == HIRL_OK, status, "frame %lld of %lld: %s", (long long)number,
+                 (long long)frames->n, hirl_error_text_view());
+    const double begin = hirl_time_now();
+    HIRL_TRY(loader->is_train ? make_view(worker, &image, plan->first_view, out)
+                              : make_eval_view(worker, index, &image, out));
+    worker->counts.views_s += hirl_time_now() - begin;
+    return HIRL_OK;
+}
+
+// The frames in worker->frames, each made once: those of a short video come several times.
+static hirl_status_t make_clip(worker_t *worker, const hirl_frames_t *frames, int64_t epoch,
+                               int64_t index, float *out) {
+    const hirl_loader_t *loader = worker->loader;
+    const int32_t *number = worker->frames;
+    const size_t floats = loader->frame_floats[worker->plan.first_view];
+    for (int f = 0; f < loader->clip.n_frames; f++, out += floats) {
+        int same = 0;
+        while (number[same] != number[f]) same++;
+        if (same < f) {
+            memcpy(out, out - (size_t)(f - same) * floats, floats * sizeof *out);
+            continue;
+        }
+        HIRL_TRY(make_frame(worker, frames, number[f], epoch, index, out));
+    }
+    return HIRL_OK;
+}
+
+// Makes all rows of sample `index`, the i-th of the slot, from video `at`.
+static hirl_status_t make_clips(worker_t *worker, slot_t *slot, int64_t index, int64_t at,
+                                int64_t i, int32_t *label_p) {
+    const hirl_loader_t *loader = worker->loader;
+    plan_t *plan = &worker->plan;
+    hirl_sample_t sample;
+    hirl_frames_t frames;
+    HIRL_TRY(read_sample(worker, at, &sample));
+    HIRL_TRY(hirl_frames_read_index(sample.bytes, sample.size, &frames));
+    HIRL_REQUIRE(frames.height == sample.height && frames.width == sample.width, HIRL_ERR_FORMAT,
+                 "frames of %d x %d pixels, the shard says %d x %d", frames.width, frames.height,
+                 sample.width, sample.height);
+    for (int64_t r = 0; r < loader->n_repeats; r++) {
+        for (int v = 0; v < loader->n_views; v++) {
+            plan->first_view = v;
+            plan->end_view = v + 1;
+            plan->stream = (uint32_t)(r * loader->n_views + v);
+            if (loader->is_train)
+                hirl_clip_draw(&loader->clip, frames.n, loader->seed, slot->epoch, index,
+                               (int)plan->stream, worker->frames);
+            else
+                hirl_clip_place(&loader->clip, frames.n, 0, 1, worker->frames);
+            const size_t row = (size_t)(i * loader->n_repeats + r);
+            HIRL_TRY(make_clip(worker, &frames, slot->epoch, index,
+                               slot->view[v] + row * loader->view_floats[v]));
+        }
+    }
+    *label_p = sample.label;
+    return HIRL_OK;
+}
+
+// ------------------------------------------------------------------------------------ any sample
+
+// Reads and decodes sample `index`, the i-th of the slot, or, where that cannot be done, the next one of the set
+// that can. Clips are made, too: what is damaged shows on the way.
+static hirl_status_t load_sample(worker_t *worker, slot_t *slot, int64_t index, int64_t i,
+                                 hirl_image_t *image_p, int32_t *label_p) {
     hirl_loader_t *loader = worker->loader;
     for (int64_t k = 0; k < loader->n_set; k++) {
         const int64_t at = (index + k) % loader->n_set;
-        const hirl_status_t status = read_image(worker, epoch, index, at, image_p, label_p);
+        const hirl_status_t status =
+            loader->has_clips ? make_clips(worker, slot, index, at, i, label_p)
+                              : read_image(worker, slot->epoch, index, at, image_p, label_p);
         if (status == HIRL_OK) return HIRL_OK;
         HIRL_TRY(hirl_shard_set_check_files(loader->set)); // nothing wrong with the sample then
         if (status != HIRL_ERR_FORMAT) return status;
@@ -306,7 +434,7 @@ static void lay_out(hirl_loader_t *loader, slot_t *slot) {
     for (int64_t i = 0; i < slot->n; i++) {
         const int64_t index = sample_index(loader, &loader->order, slot->number, i);
         int height, width;
-        plan_t plan;
+        plan_t plan = {.end_view = loader->n_views};
         hirl_buffer_reset(&slot->apart[i]); // of a batch that was dropped
         hirl_shard_set_image_size(loader->set, index, &height, &width);
         // Of a shrunk picture it is less.
@@ -375,32 +503,25 @@ static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_orde
     hirl_image_t image;
     int32_t label = -1;
     if (loader->reads_ahead) read_ahead(loader, slot, order, i);
-    HIRL_TRY(load_image(worker, slot->epoch, index, &image, &label));
-    slot->index[i] = index;
-    slot->label[i] = label;
+    HIRL_TRY(load_sample(worker, slot, index, i, &image, &label));
+    for (int64_t r = i * loader->n_repeats; r < (i + 1) * loader->n_repeats; r++) {
+        slot->index[r] = index;
+        slot->label[r] = label;
+    }
+    if (loader->has_clips) return HIRL_OK;
     const double begin = hirl_time_now();
-    if (!loader->is_train) {
-        int height, width;
-        hirl_eval_size(image.height, image.width, loader->eval_resize, loader->eval_crop, &height,
-                       &width);
-        char place[HIRL_DECK_TEXT_MAX];
-        HIRL_REQUIRE(height == loader->height[0] && width == loader->width[0], HIRL_ERR_FORMAT,
-                     "%s becomes %d x %d, the others %d x %d: set views%%eval_crop",
-                     hirl_shard_set_place(loader->set, index, place), height, width,
-                     loader->height[0], loader->width[0]);
-        HIRL_TRY(hirl_augment_eval(worker->augment, &image, loader->eval_resize, loader->eval_crop,
-                                   loader->eval_is_bicubic, loader->mean, loader->std,
-                                   slot->view[0] + (size_t)i * loader->view_floats[0]));
+    if (loader->keeps_pixels) {
+        for (int v = 0; v < loader->n_views; v++) {
+            plan->draws[v].top -= plan->part.top;
+            plan->draws[v].left -= plan->part.left;
+        }
+        HIRL_TRY(keep_pixels(loader, slot, &image, plan, i));
     }
-    for (int v = 0; loader->is_train && v < loader->n_views; v++) {
-        hirl_view_draws_t *draws = &plan->draws[v];
-        draws->top -= plan->part.top;
-        draws->left -= plan->part.left;
-        if (loader->keeps_pixels) continue;
-        HIRL_TRY(hirl_view_apply(worker->augment, &image, &loader->views[v], draws, loader->mean,
-                                 loader->std, slot->view[v] + (size_t)i * loader->view_floats[v]));
+    for (int v = 0; !loader->keeps_pixels && v < loader->n_views; v++) {
+        float *out = slot->view[v] + (size_t)i * loader->view_floats[v];
+        HIRL_TRY(loader->is_train ? make_view(worker, &image, v, out)
+                                  : make_eval_view(worker, index, &image, out));
     }
-    if (loader->keeps_pixels) HIRL_TRY(keep_pixels(loader, slot, &image, plan, i));
     worker->counts.views_s += hirl_time_now() - begin;
     return HIRL_OK;
 }
@@ -484,7 +605,7 @@ static void *worker_main(void *arg) {
 
         pthread_mutex_lock(&loader->lock);
         loader->counts.work_s += end - begin;
-        loader->counts.n_samples += i - from;
+        loader->counts.n_samples += (i - from) * loader->n_repeats;
         add_counts(&loader->counts, &worker->counts);
         worker->counts = (hirl_loader_counts_t){0};
         if (status != HIRL_OK && (slot->status == HIRL_OK || i < slot->failed)) {
@@ -544,18 +665,25 @@ static hirl_status_t set_normalization(hirl_loader_t *loader, const hirl_data_cf
 static hirl_status_t plan_train(hirl_loader_t *loader, const hirl_world_t *world,
                                 const hirl_loader_spec_t *spec) {
     const int64_t size = hirl_world_size(world), rank = hirl_world_rank(world);
+    const int64_t n_repeats = loader->has_clips && spec->n_repeats > 0 ? spec->n_repeats : 1;
     HIRL_REQUIRE(spec->batch % size == 0, HIRL_ERR_DECK,
                  "batch of %lld samples is not divisible by %lld ranks; want a multiple",
                  (long long)spec->batch, (long long)size);
-    HIRL_REQUIRE(loader->n_set >= spec->batch, HIRL_ERR_DECK,
+    HIRL_REQUIRE(spec->batch % (size * n_repeats) == 0, HIRL_ERR_DECK,
+                 "batch of %lld clips on %lld ranks, and clip%%repeats = %lld: want a multiple of "
+                 "%lld",
+                 (long long)spec->batch, (long long)size, (long long)n_repeats,
+                 (long long)(size * n_repeats));
+    loader->n_repeats = n_repeats;
+    loader->batch = spec->batch / n_repeats;
+    HIRL_REQUIRE(loader->n_set >= loader->batch, HIRL_ERR_DECK,
                  "the training set has %lld samples, fewer than one batch of %lld",
-                 (long long)loader->n_set, (long long)spec->batch);
+                 (long long)loader->n_set, (long long)loader->batch);
     HIRL_REQUIRE(spec->n_views >= 1 && spec->n_views <= HIRL_MAX_VIEWS, HIRL_ERR_ARG,
                  "%d views; want 1..%d", spec->n_views, HIRL_MAX_VIEWS);
-    loader->batch = spec->batch;
-    loader->n_local = loader->n_part = spec->batch / size;
+    loader->n_local = loader->n_part = loader->batch / size;
     loader->first = rank * loader->n_local;
-    loader->n_batches = loader->n_set / spec->batch;
+    loader->n_batches = loader->n_set / loader->batch;
     loader->n_views = spec->n_views;
     for (int v = 0; v < spec->n_views; v++) {
         HIRL_REQUIRE(spec->views[v].size > 0, HIRL_ERR_ARG, "view %d has size %d", v,
@@ -602,20 +730,50 @@ static hirl_status_t plan_eval(hirl_loader_t *loader, const hirl_world_t *world,
     return HIRL_OK;
 }
 
+// Images or clips, as the set has it.
+static hirl_status_t plan_clips(hirl_loader_t *loader, const hirl_loader_spec_t *spec) {
+    char place[HIRL_DECK_TEXT_MAX];
+    const bool has_videos = hirl_shard_set_has_videos(loader->set);
+    (void)hirl_shard_set_place(loader->set, 0, place);
+    loader->has_clips = spec->clip.n_frames > 0;
+    HIRL_REQUIRE(
+        !has_videos || loader->has_clips, HIRL_ERR_DECK,
+        "%s is a video, as all of its set are, and clip%%frames is 0: set it, such as to 16",
+        place);
+    HIRL_REQUIRE(
+        has_videos || !loader->has_clips, HIRL_ERR_DECK,
+        "clip%%frames is %d, and %s is an image, as all of its set are: leave clip%%frames "
+        "at 0, or pack videos with pack%%format = 'frames'",
+        spec->clip.n_frames, place);
+    loader->n_repeats = 1;
+    loader->clip = (hirl_clip_spec_t){.n_frames = 1, .stride = 1};
+    if (!loader->has_clips) return HIRL_OK;
+    HIRL_REQUIRE(!loader->keeps_pixels, HIRL_ERR_DECK,
+                 "views%%maker = 'backend', and backends do not make views of clips; use 'auto' "
+                 "or 'loader'");
+    loader->clip = spec->clip;
+    // A clip takes a few frames out of a video that may be large.
+    loader->reads_ahead = false;
+    return hirl_clip_check(&spec->clip);
+}
+
 static hirl_status_t create_slots(hirl_loader_t *loader) {
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_slots, &loader->slots));
+    const int64_t n_rows = loader->n_local * loader->n_repeats;
     size_t total = 0;
     for (int v = 0; v < loader->n_views; v++) {
         size_t bytes = sizeof(float);
-        const size_t sides[4] = {(size_t)loader->height[v], (size_t)loader->width[v],
-                                 (size_t)loader->channels, (size_t)loader->n_local};
+        const size_t sides[5] = {(size_t)loader->height[v], (size_t)loader->width[v],
+                                 (size_t)loader->channels, (size_t)loader->clip.n_frames,
+                                 (size_t)n_rows};
         bool is_too_large = false;
-        for (int i = 0; i < 4; i++) is_too_large |= __builtin_mul_overflow(bytes, sides[i], &bytes);
+        for (int i = 0; i < 5; i++) is_too_large |= __builtin_mul_overflow(bytes, sides[i], &bytes);
         HIRL_REQUIRE(!is_too_large, HIRL_ERR_DECK,
-                     "a batch of %lld views of %d x %d x %d does not fit into memory",
-                     (long long)loader->n_local, loader->height[v], loader->width[v],
+                     "a batch of %lld views of %d x %d x %d x %d does not fit into memory",
+                     (long long)n_rows, loader->clip.n_frames, loader->height[v], loader->width[v],
                      loader->channels);
-        loader->view_floats[v] = sides[0] * sides[1] * sides[2];
+        loader->frame_floats[v] = sides[0] * sides[1] * sides[2];
+        loader->view_floats[v] = sides[3] * loader->frame_floats[v];
         for (int s = 0; s < loader->n_slots; s++) {
             slot_t *slot = &loader->slots[s];
             HIRL_TRY(loader->keeps_pixels
@@ -626,8 +784,8 @@ static hirl_status_t create_slots(hirl_loader_t *loader) {
     }
     for (int s = 0; s < loader->n_slots; s++) {
         loader->slots[s].q = -1;
-        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].index));
-        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].label));
+        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n_rows, &loader->slots[s].index));
+        HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, n_rows, &loader->slots[s].label));
         if (!loader->keeps_pixels) continue;
         HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local + 1, &loader->slots[s].place));
         HIRL_TRY(HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &loader->slots[s].apart));
@@ -665,6 +823,7 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
     loader->max_bad_fraction = cfg->max_bad_fraction;
     loader->n_slots = (int)cfg->n_ahead + 1;
     loader->n_threads = cfg->n_threads > 0 ? (int)cfg->n_threads : hirl_world_n_cpus(world);
+    HIRL_TRY_GOTO(plan_clips(loader, spec), status, err_destroy);
     HIRL_TRY_GOTO(set_normalization(loader, cfg), status, err_destroy);
     HIRL_TRY_GOTO(spec->is_train ? plan_train(loader, world, spec) : plan_eval(loader, world, spec),
                   status, err_destroy);
@@ -677,6 +836,9 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
                   err_destroy);
     for (int i = 0; i < loader->n_threads; i++) {
         loader->workers[i].loader = loader;
+        loader->workers[i].plan.end_view = loader->n_views;
+        HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_DATA, loader->clip.n_frames, &loader->workers[i].frames),
+                      status, err_destroy);
         HIRL_TRY_GOTO(hirl_augment_create(&loader->workers[i].augment), status, err_destroy);
     }
     pthread_mutex_init(&loader->lock, NULL);
@@ -709,6 +871,7 @@ void hirl_loader_destroy(hirl_loader_t **loader) {
         hirl_augment_destroy(&self->workers[i].augment);
         hirl_buffer_reset(&self->workers[i].bytes);
         hirl_buffer_reset(&self->workers[i].pixels);
+        hirl_mem_free(self->workers[i].frames);
     }
     for (int s = 0; self->slots != NULL && s < self->n_slots; s++) {
         slot_t *slot = &self->slots[s];
@@ -803,12 +966,14 @@ hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch
     if (loader->keeps_pixels) HIRL_TRY(join_pixels(loader, slot));
 
     hirl_batch_t *batch = &loader->handed;
-    *batch = (hirl_batch_t){.n = slot->n,
+    *batch = (hirl_batch_t){.n = slot->n * loader->n_repeats,
                             .number = slot->number,
                             .index = slot->index,
                             .label = slot->label,
                             .n_views = loader->n_views,
                             .channels = loader->channels,
+                            .has_clips = loader->has_clips,
+                            .n_frames = loader->clip.n_frames,
                             .mean = loader->mean,
                             .std = loader->std};
     if (loader->keeps_pixels) {

@@ -17,9 +17,8 @@ typedef struct scan {
     hirl_pack_progress_t progress;
 } scan_t;
 
-// Whether an entry is a folder, following links. What vanished or dangles counts as a file, and is
-// reported when it is read.
-static bool is_folder_entry(int folder_fd, const struct dirent *entry) {
+// What vanished or dangles counts as a file, and is reported when it is read.
+bool hirl_pack_is_folder_entry(int folder_fd, const struct dirent *entry) {
     if (entry->d_type != DT_UNKNOWN && entry->d_type != DT_LNK) return entry->d_type == DT_DIR;
     struct stat found;
     return fstatat(folder_fd, entry->d_name, &found, 0) == 0 && S_ISDIR(found.st_mode);
@@ -61,8 +60,8 @@ static hirl_status_t scan_folder(scan_t *scan, const char *folder, int depth) {
         if (entry->d_name[0] == '.') continue;
         status = hirl_pack_heed_signals();
         if (status != HIRL_OK) break;
-        status = scan_name(scan, folder, is_folder_entry(dirfd(dir), entry), entry->d_name, depth,
-                           &is_used);
+        status = scan_name(scan, folder, hirl_pack_is_folder_entry(dirfd(dir), entry),
+                           entry->d_name, depth, &is_used);
         is_empty = is_empty && !is_used;
         errno = 0;
     }

@@ -16,7 +16,8 @@
 #include <zlib.h>
 
 static const char *const format_texts[HIRL_PACK_FORMAT_COUNT] = {
-    "idx", "cifar10", "cifar100", "folder", "list", "tar", "cub", "cars", "sop", "inshop", "voc07"};
+    "idx",    "cifar10", "cifar100", "folder", "list",   "tar",
+    "frames", "cub",     "cars",     "sop",    "inshop", "voc07"};
 
 const char *hirl_pack_format_text(hirl_pack_format_t format) { return format_texts[format]; }
 
@@ -167,6 +168,7 @@ static hirl_status_t find_on_root(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
         case HIRL_PACK_INSHOP: HIRL_TRY(hirl_pack_find_inshop(cfg, source)); break;
         case HIRL_PACK_VOC07: HIRL_TRY(hirl_pack_find_voc07(cfg, source)); break;
         case HIRL_PACK_TAR: HIRL_TRY(hirl_pack_find_tar(cfg, source)); break;
+        case HIRL_PACK_FRAMES: HIRL_TRY(hirl_pack_find_frames(cfg, source)); break;
         case HIRL_PACK_LIST: HIRL_TRY(hirl_pack_find_list(cfg, source)); break;
         default: HIRL_TRY(hirl_pack_find_cifar(cfg, source));
     }
@@ -351,7 +353,7 @@ void hirl_pack_scratch_reset(hirl_pack_scratch_t *scratch) {
     scratch->archive_path[0] = '\0';
 }
 
-static hirl_status_t read_bytes(int fd, int64_t at, int64_t size, uint8_t *out) {
+hirl_status_t hirl_pack_read_bytes(int fd, int64_t at, int64_t size, uint8_t *out) {
     for (int64_t done = 0; done < size;) {
         ssize_t got = pread(fd, out + done, (size_t)(size - done), (off_t)(at + done));
         if (got < 0 && errno == EINTR) continue;
@@ -368,8 +370,7 @@ static hirl_status_t check_size(int64_t size) {
     return HIRL_OK;
 }
 
-// Opens an image file whose size is sane.
-static hirl_status_t open_image(const char *path, int *fd_p, int64_t *size_p) {
+hirl_status_t hirl_pack_open_image(const char *path, int *fd_p, int64_t *size_p) {
     // Without O_NONBLOCK a pipe among the files would hold up everything.
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     HIRL_REQUIRE(fd >= 0, HIRL_ERR_IO, "cannot be opened: %s", strerror(errno));
@@ -410,16 +411,17 @@ static hirl_status_t load_image(const hirl_pack_source_t *source, int64_t i,
         HIRL_TRY(check_size(item->n_source));
         HIRL_TRY(open_archive(source->file[item->archive].path, scratch));
         HIRL_TRY(hirl_buffer_reserve(&scratch->encoded, (size_t)item->n_source));
-        HIRL_TRY(read_bytes(scratch->archive_fd, item->at, item->n_source, scratch->encoded.data));
+        HIRL_TRY(hirl_pack_read_bytes(scratch->archive_fd, item->at, item->n_source,
+                                      scratch->encoded.data));
         *size_p = item->n_source;
         return HIRL_OK;
     }
     char path[PATH_MAX];
     HIRL_TRY(make_path(source, i, path));
     int fd = -1;
-    HIRL_TRY(open_image(path, &fd, size_p));
+    HIRL_TRY(hirl_pack_open_image(path, &fd, size_p));
     hirl_status_t status = hirl_buffer_reserve(&scratch->encoded, (size_t)*size_p);
-    if (status == HIRL_OK) status = read_bytes(fd, 0, *size_p, scratch->encoded.data);
+    if (status == HIRL_OK) status = hirl_pack_read_bytes(fd, 0, *size_p, scratch->encoded.data);
     close(fd);
     return status;
 }
@@ -450,6 +452,14 @@ static hirl_status_t check_image(const hirl_pack_source_t *source, int64_t i,
     return HIRL_OK;
 }
 
+static hirl_status_t check_input(const hirl_pack_source_t *source, int64_t i,
+                                 hirl_pack_scratch_t *scratch, hirl_pack_item_t *item) {
+    if (source->format != HIRL_PACK_FRAMES) return check_image(source, i, scratch, item);
+    char path[PATH_MAX];
+    HIRL_TRY(make_path(source, i, path));
+    return hirl_pack_check_video(path, scratch, item);
+}
+
 // Checks inputs [from, to), n_before others being done; reason[i - from] tells why one is bad. Fails
 // only where going on makes no sense.
 static hirl_status_t check_range(const hirl_pack_source_t *source, int64_t from, int64_t to,
@@ -463,7 +473,7 @@ static hirl_status_t check_range(const hirl_pack_source_t *source, int64_t from,
     for (int64_t i = from; i < to; i++) {
         if (is_out_of_memory || hirl_signal_cancels()) continue;
         int thread = omp_get_thread_num();
-        hirl_status_t status = check_image(source, i, &scratch[thread], &source->item[i]);
+        hirl_status_t status = check_input(source, i, &scratch[thread], &source->item[i]);
         if (status != HIRL_OK && status != HIRL_ERR_MEMORY) {
             const char *text = hirl_error_text_view();
             void *copy = NULL;
@@ -631,10 +641,12 @@ static hirl_status_t read_image(const hirl_pack_source_t *source, int64_t i,
     const hirl_pack_item_t *item = &source->item[i];
     char name[PATH_MAX];
     int64_t size = 0;
-    hirl_status_t status = load_image(source, i, scratch, &size);
+    const bool is_video = source->format == HIRL_PACK_FRAMES;
     name_input(source, i, name);
+    hirl_status_t status = is_video ? hirl_pack_read_video(name, item, scratch, &size)
+                                    : load_image(source, i, scratch, &size);
     HIRL_REQUIRE(status == HIRL_OK, status, "%s: %s", name, hirl_error_text_view());
-    HIRL_REQUIRE(size == item->n_source &&
+    HIRL_REQUIRE(size == (is_video ? item->size : item->n_source) &&
                      hirl_hash64(scratch->encoded.data, (size_t)size) == item->checksum,
                  HIRL_ERR_IO,
                  "%s: changed since it was checked; pack again when nothing writes to the source",

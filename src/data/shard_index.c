@@ -6,8 +6,8 @@
 
 enum { CLASSES_MAX = HIRL_CLASSES_MAX, CLASS_WIDTH_MAX = 4096 };
 
-static const char *const encoding_texts[HIRL_SHARD_ENCODING_COUNT] = {"raw", "jpeg", "png",
-                                                                      "mixed"};
+static const char *const encoding_texts[HIRL_SHARD_ENCODING_COUNT] = {"raw", "jpeg", "png", "mixed",
+                                                                      "frames"};
 
 const char *hirl_shard_encoding_text(hirl_shard_encoding_t encoding) {
     return encoding_texts[encoding];
@@ -330,8 +330,9 @@ static hirl_status_t read_header(const hirl_h5_t *file, hirl_shard_index_t *inde
         return HIRL_OK;
     }
     return HIRL_FAIL(HIRL_ERR_FORMAT,
-                     "shard %s: encoding is '%s', expected 'raw', 'jpeg', 'png' or 'mixed'", path,
-                     text);
+                     "shard %s: encoding is '%s', expected 'raw', 'jpeg', 'png', 'mixed' or "
+                     "'frames'",
+                     path, text);
 }
 
 static hirl_status_t read_all(const hirl_h5_t *file, hirl_shard_index_t *index) {

@@ -140,13 +140,17 @@ static hirl_status_t check_same_classes(const hirl_class_table_t *a, const char 
     return HIRL_OK;
 }
 
+// All encodings of images by a format mix.
+static hirl_shard_encoding_t kind_of(hirl_shard_encoding_t encoding) {
+    return encoding == HIRL_SHARD_RAW || encoding == HIRL_SHARD_FRAMES ? encoding
+                                                                       : HIRL_SHARD_MIXED;
+}
+
 static hirl_status_t check_shards_agree(const hirl_shard_index_t *index, int n, bool is_folder) {
     for (int s = 1; s < n; s++) {
-        bool is_raw = index[s].encoding == HIRL_SHARD_RAW,
-             is_first_raw = index[0].encoding == HIRL_SHARD_RAW;
-        HIRL_REQUIRE(is_raw == is_first_raw, HIRL_ERR_FORMAT,
-                     "shard %s: encoding is '%s', expected what fits '%s' of %s: raw and encoded "
-                     "images do not mix",
+        HIRL_REQUIRE(kind_of(index[s].encoding) == kind_of(index[0].encoding), HIRL_ERR_FORMAT,
+                     "shard %s: encoding is '%s', expected what fits '%s' of %s: raw images, "
+                     "encoded images and videos do not mix",
                      index[s].path, hirl_shard_encoding_text(index[s].encoding),
                      hirl_shard_encoding_text(index[0].encoding), index[0].path);
         HIRL_REQUIRE(index[s].n_targets == index[0].n_targets, HIRL_ERR_FORMAT,
@@ -454,6 +458,10 @@ hirl_status_t hirl_shard_set_check_classes(const hirl_shard_set_t *a, const hirl
     return check_same_classes(&a->classes, a->shard[0].path, &b->classes, b->shard[0].path);
 }
 
+bool hirl_shard_set_has_videos(const hirl_shard_set_t *set) {
+    return set->shard[0].encoding == HIRL_SHARD_FRAMES;
+}
+
 void hirl_shard_set_image_size(const hirl_shard_set_t *set, int64_t index, int *height_p,
                                int *width_p) {
     *height_p = set->height[index];
@@ -598,6 +606,7 @@ hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hi
     switch (shard->encoding) {
         case HIRL_SHARD_JPEG: sample.encoding = HIRL_ENCODING_JPEG; break;
         case HIRL_SHARD_PNG: sample.encoding = HIRL_ENCODING_PNG; break;
+        case HIRL_SHARD_FRAMES: sample.encoding = HIRL_ENCODING_FRAMES; break;
         case HIRL_SHARD_MIXED:
             HIRL_REQUIRE(hirl_image_sniff(sample.bytes, sample.size, &sample.encoding),
                          HIRL_ERR_FORMAT, "shard %s: no signature of JPEG, PNG or WebP",

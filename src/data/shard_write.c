@@ -78,6 +78,7 @@ static hirl_shard_encoding_t common_encoding(const hirl_pack_source_t *source, c
         case HIRL_ENCODING_RAW: return HIRL_SHARD_RAW;
         case HIRL_ENCODING_JPEG: return HIRL_SHARD_JPEG;
         case HIRL_ENCODING_PNG: return HIRL_SHARD_PNG;
+        case HIRL_ENCODING_FRAMES: return HIRL_SHARD_FRAMES;
         default: return HIRL_SHARD_MIXED;
     }
 }

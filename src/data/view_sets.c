@@ -33,6 +33,8 @@ void hirl_view_rotations(const float *view, int size, int channels, float *out) 
 static hirl_status_t check_batch(const hirl_batch_t *batch, int v) {
     HIRL_REQUIRE(v >= 0 && v < batch->n_views, HIRL_ERR_ARG, "view %d of a batch of %d views", v,
                  batch->n_views);
+    HIRL_REQUIRE(!batch->has_clips, HIRL_ERR_ARG, "view %d is a clip of %d frames; want images", v,
+                 batch->n_frames);
     HIRL_REQUIRE(batch->view[v] != NULL, HIRL_ERR_ARG,
                  "view %d of the batch is still to be made by the backend; set views%%maker = "
                  "'loader'",

@@ -9,7 +9,7 @@ static hirl_status_t embed_batch(const hirl_eval_ctx_t *ctx, hirl_embed_kind_t k
                                  const hirl_batch_t *batch, float **x_p, int64_t n_local,
                                  int64_t done, int *d_p) {
     hirl_backend_t *be = hirl_tape_backend_view(ctx->tape);
-    hirl_shape_t shape = hirl_shape_4(batch->n, batch->size[0], batch->width[0], batch->channels);
+    hirl_shape_t shape = hirl_batch_view_shape(batch, 0, batch->n);
     hirl_var_t *x = NULL, *y = NULL;
     hirl_status_t status = HIRL_OK;
     int d = (int)(hirl_shape_count(&shape) / batch->n);
@@ -52,6 +52,7 @@ hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set
     hirl_loader_spec_t spec = {.batch = ctx->batch,
                                .is_train = false,
                                .n_views = 1,
+                               .clip = ctx->clip,
                                .eval_resize = (int)ctx->views->eval_resize,
                                .eval_crop = (int)ctx->views->eval_crop,
                                .eval_is_bicubic =

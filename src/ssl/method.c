@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "hirl/data_clip.h"
 #include "ssl_impl.h"
 
 static const hirl_method_ops_t *const methods[] = {&ssl_mocov2_ops};
@@ -30,7 +31,12 @@ hirl_status_t hirl_method_check(const char *name, const char *hierarchy, const h
     const hirl_method_ops_t *ops;
     hirl_view_spec_t views[HIRL_MAX_VIEWS];
     int n_views;
+    const hirl_clip_cfg_t *clip = hirl_deck_group_view(deck, "clip");
     HIRL_TRY(hirl_method_find(name, &ops));
+    HIRL_REQUIRE(!clip || clip->frames == 0 || ops->takes_clips, HIRL_ERR_DECK,
+                 "clip%%frames is %lld, and run%%method = '%s' learns from images: leave "
+                 "clip%%frames at 0, and pack images",
+                 (long long)clip->frames, name);
     HIRL_TRY(
         hirl_views_resolve(hirl_deck_group_view(deck, "views"), ops->min_views, views, &n_views));
     if (ops->check) HIRL_TRY(ops->check(deck));
@@ -142,8 +148,7 @@ hirl_status_t hirl_input_var(hirl_tape_t *tape, const float *host, int64_t first
 }
 
 hirl_shape_t hirl_step_shape(const hirl_step_t *step, int v) {
-    const hirl_batch_t *b = step->batch;
-    return hirl_shape_4(step->n, b->size[v], b->width[v], b->channels);
+    return hirl_batch_view_shape(step->batch, v, step->n);
 }
 
 hirl_status_t hirl_step_input(hirl_tape_t *tape, const hirl_step_t *step, int v, hirl_var_t **x_p) {

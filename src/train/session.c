@@ -37,9 +37,10 @@ static hirl_status_t open_backend(hirl_session_t *s) {
     s->loader_key = NULL;
     for (int v = 0; v < s->n_views && s->loader_key == NULL; v++)
         s->loader_key = hirl_view_spec_loader_key_view(&s->view[v]);
-    s->makes_views = strcmp(s->views->maker, "backend") == 0 ||
-                     (strcmp(s->views->maker, "auto") == 0 && s->loader_key == NULL &&
-                      hirl_backend_allocator_view(s->backend)->space == HIRL_SPACE_DEVICE);
+    s->makes_views =
+        strcmp(s->views->maker, "backend") == 0 ||
+        (strcmp(s->views->maker, "auto") == 0 && s->loader_key == NULL && s->clip->frames == 0 &&
+         hirl_backend_allocator_view(s->backend)->space == HIRL_SPACE_DEVICE);
     return HIRL_OK;
 }
 
@@ -115,6 +116,7 @@ hirl_status_t hirl_session_create(hirl_world_t *world, const hirl_deck_t *deck, 
     s->schedule = hirl_deck_group_view(deck, "schedule");
     s->ckpt = hirl_deck_group_view(deck, "checkpoint");
     s->knn = hirl_deck_group_view(deck, "knn");
+    s->clip = hirl_deck_group_view(deck, "clip");
     hirl_status_t status = session_open(s, in_channels, n_samples);
     if (status != HIRL_OK) {
         hirl_session_destroy(&s);
@@ -146,6 +148,7 @@ hirl_eval_ctx_t hirl_session_eval_ctx(const hirl_session_t *s) {
                              .method = &s->method,
                              .data = s->data,
                              .views = s->views,
+                             .clip = hirl_clip_spec_of(s->clip),
                              .batch = batch < 512 ? batch : 512};
 }
 

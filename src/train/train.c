@@ -251,7 +251,9 @@ static hirl_status_t open_loader(trainer_t *t) {
                                .keeps_pixels = s->makes_views,
                                .pixel_memory = hirl_backend_host_allocator_view(s->backend),
                                .views = s->view,
-                               .n_views = s->n_views};
+                               .n_views = s->n_views,
+                               .clip = hirl_clip_spec_of(s->clip),
+                               .n_repeats = (int)s->clip->repeats};
     HIRL_TRY(hirl_loader_create(s->world, s->train, s->data, &spec, &t->loader));
     t->n_batches = hirl_loader_n_batches(t->loader);
     t->n_steps = llround(s->schedule->epochs * (double)t->n_batches);

@@ -8,6 +8,8 @@
 #include <png.h>
 #include <turbojpeg.h>
 
+#include "hirl/data_clip.h"
+
 enum { DECODED_MAX = 8, IMAGE_MAX = 1024 };
 
 static hirl_world_t *world;
@@ -120,6 +122,20 @@ static void decode_image(const uint8_t *data, size_t size, hirl_encoding_t encod
     free(copy);
 }
 
+// All frames of a video, if its index is believed.
+static void decode_video(const hirl_sample_t *sample) {
+    hirl_frames_t frames;
+    hirl_sample_t frame;
+    hirl_status_t status = hirl_frames_read_index(sample->bytes, sample->size, &frames);
+    if (status != HIRL_OK) fuzz_check_refusal(status);
+    for (int64_t i = 0; status == HIRL_OK && i < frames.n && i < DECODED_MAX; i++) {
+        if (hirl_frames_sample(&frames, i, &frame) == HIRL_OK)
+            decode(&frame, 3);
+        else
+            fuzz_check_refusal(HIRL_ERR_FORMAT);
+    }
+}
+
 static void read_samples(const hirl_shard_set_t *set, bool is_verified) {
     const int64_t n = hirl_shard_set_n_samples(set);
     hirl_buffer_t buffer = {0};
@@ -133,6 +149,10 @@ static void read_samples(const hirl_shard_set_t *set, bool is_verified) {
         }
         // All of it is touched, whether or not the set has done so.
         if (!is_verified) (void)hirl_hash64(sample.bytes, sample.size);
+        if (sample.encoding == HIRL_ENCODING_FRAMES) {
+            decode_video(&sample);
+            continue;
+        }
         for (int channels = 0; channels <= 3 && i < DECODED_MAX; channels += channels ? 2 : 1)
             decode(&sample, channels);
     }
