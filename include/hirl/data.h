@@ -55,6 +55,8 @@ typedef struct hirl_views_cfg {
     int n_crop_scale_min, n_crop_scale_max;
     double crop_ratio[HIRL_DECK_LIST_MAX]; // width / height: min, max
     int n_crop_ratio;
+    int64_t drawn_as[HIRL_DECK_LIST_MAX]; // view whose random numbers are taken; -1: own ones
+    int n_drawn_as;
     char interpolation[HIRL_DECK_LIST_MAX]
                       [HIRL_DECK_TEXT_MAX]; // 'bilinear' | 'bicubic' | 'lanczos'
     int n_interpolation;
@@ -261,6 +263,7 @@ typedef struct hirl_view_spec {
     bool is_gray_first;
     hirl_crop_t crop;
     int resize, padding; // HIRL_CROP_RESIZE_...
+    int drawn_as;        // k > 0: draws what view k - 1 draws
     double rotate_degrees, posterize_prob, autocontrast_prob, equalize_prob;
     int posterize_bits;
     int rand_augment; // operations, at most HIRL_MAX_RAND_AUGMENT

@@ -39,6 +39,9 @@ static const hirl_key_t views_keys[] = {
     ROW_REALS(crop_ratio, "0.75,1.3333333333333333", 1e-3, 1e3, "width / height",
               "crop = 'random_resized': smallest and largest aspect ratio; the logarithm is drawn "
               "uniformly."),
+    HIRL_ROW_INT_LIST(hirl_views_cfg_t, drawn_as, "-1", -1, HIRL_MAX_VIEWS - 1, "views",
+                      "View, counted from 0, whose random numbers this view takes: -1,0 shows the "
+                      "same rectangle twice, in two sizes or filters; -1: its own."),
     {"interpolation", HIRL_KEY_TEXT_LIST, offsetof(hirl_views_cfg_t, interpolation),
      offsetof(hirl_views_cfg_t, n_interpolation), "'bilinear'", 0, 0, "bilinear|bicubic|lanczos",
      "",
@@ -146,15 +149,12 @@ typedef struct each {
 #define ITEM(field) cfg->field[cfg->n_##field == 1 ? 0 : v]
 
 static hirl_status_t check_lists(const hirl_views_cfg_t *cfg, int n_views) {
-    const each_t each[] = {EACH(crop_scale_min),    EACH(crop_scale_max),
-                           EACH(interpolation),     EACH(flip_prob),
-                           EACH(rotate_degrees),    EACH(jitter_prob),
-                           EACH(brightness),        EACH(contrast),
-                           EACH(saturation),        EACH(hue),
-                           EACH(gray_prob),         EACH(posterize_prob),
-                           EACH(autocontrast_prob), EACH(equalize_prob),
-                           EACH(blur_prob),         EACH(solarize_prob),
-                           EACH(erase_prob)};
+    const each_t each[] = {
+        EACH(crop_scale_min), EACH(crop_scale_max),    EACH(drawn_as),      EACH(interpolation),
+        EACH(flip_prob),      EACH(rotate_degrees),    EACH(jitter_prob),   EACH(brightness),
+        EACH(contrast),       EACH(saturation),        EACH(hue),           EACH(gray_prob),
+        EACH(posterize_prob), EACH(autocontrast_prob), EACH(equalize_prob), EACH(blur_prob),
+        EACH(solarize_prob),  EACH(erase_prob)};
     for (size_t i = 0; i < sizeof each / sizeof each[0]; i++)
         HIRL_TRY(check_length(each[i].name, each[i].n, n_views));
     HIRL_TRY(check_pair("crop_ratio", cfg->n_crop_ratio, cfg->crop_ratio));
@@ -251,6 +251,7 @@ hirl_status_t hirl_views_resolve(const hirl_views_cfg_t *cfg, int min_views,
             .crop = crop_kind(cfg->crop),
             .resize = (int)cfg->resize,
             .padding = (int)cfg->padding,
+            .drawn_as = (int)ITEM(drawn_as) + 1,
             .scale = {ITEM(crop_scale_min), ITEM(crop_scale_max)},
             .ratio = {cfg->crop_ratio[0], cfg->crop_ratio[1]},
             .is_bicubic = strcmp(ITEM(interpolation), "bicubic") == 0,
@@ -280,6 +281,9 @@ hirl_status_t hirl_views_resolve(const hirl_views_cfg_t *cfg, int min_views,
             .erase_area = {cfg->erase_area[0], cfg->erase_area[1]},
             .erase_ratio = {cfg->erase_ratio[0], cfg->erase_ratio[1]},
         };
+        HIRL_REQUIRE(made[v].drawn_as <= v + 1, HIRL_ERR_DECK,
+                     "view %d: views%%drawn_as = %d; want itself, a view before it, or -1", v,
+                     made[v].drawn_as - 1);
         HIRL_TRY(check_view(cfg, &made[v], v));
     }
     memcpy(specs, made, (size_t)n_views * sizeof *specs);

@@ -30,7 +30,7 @@ typedef struct recipe {
     hirl_crop_t crop;
     int resize, padding, rand_augment;
     double rotate, lighting, erase;
-    bool is_gray_first;
+    bool is_gray_first, has_one_draw;
     const char *loader_key; // NULL: backends have all of it
 } recipe_t;
 
@@ -144,9 +144,10 @@ static const recipe_t recipes[] = {
      .view = {{0, 0, 224, HIRL_FILTER_BICUBIC, {0.08, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0}}},
     {.name = "CAE's pictures",
      .text = "&views crop_size = 224,112, interpolation = 'bicubic','lanczos', jitter_prob = 0,\n"
-             "gray_prob = 0, blur_prob = 0, crop_scale_min = 0.08 /",
+             "gray_prob = 0, blur_prob = 0, crop_scale_min = 0.08, drawn_as = -1,0 /",
      .min_views = 2,
      .n_views = 2,
+     .has_one_draw = true,
      .view = {{0, 0, 224, HIRL_FILTER_BICUBIC, {0.08, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0},
               {1, 1, 112, HIRL_FILTER_LANCZOS, {0.08, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0}},
      .loader_key = "interpolation"},
@@ -219,7 +220,8 @@ static void check_view(const recipe_t *r, const want_t *w, const hirl_view_spec_
                   s->rand_augment == r->rand_augment && s->rotate_degrees == r->rotate &&
                   s->lighting_std == r->lighting && s->erase_prob == r->erase &&
                   s->is_gray_first == r->is_gray_first && s->posterize_prob == 0 &&
-                  s->equalize_prob == 0 && s->autocontrast_prob == 0,
+                  s->equalize_prob == 0 && s->autocontrast_prob == 0 &&
+                  s->drawn_as == (r->has_one_draw ? v : 0),
               "%s, view %d: further operations", r->name, v);
     // timm's defaults: rand-m9-mstd0.5, each operation with probability 1/2; 0.02..1/3, 0.3..1/0.3.
     CHECK(s->rand_augment_magnitude == 9 && s->rand_augment_std == 0.5 &&
@@ -293,6 +295,8 @@ static void test_errors(void) {
         {"&views autocontrast_prob = 3*0.1 /", "autocontrast_prob has 3"},
         {"&views equalize_prob = 3*0.1 /", "equalize_prob has 3"},
         {"&views erase_prob = 3*0.1 /", "erase_prob has 3"},
+        {"&views drawn_as = 3*0 /", "drawn_as has 3"},
+        {"&views drawn_as = 1,0 /", "view 0: views%drawn_as = 1; want itself"},
         {"&views erase_area = 0.1 /", "erase_area has 1 items; want 2"},
         {"&views erase_ratio = 3,1 /", "erase_ratio = 3,1; the smallest"},
         {"&views resize = 256 /", "views%resize = 256 has no effect"},
