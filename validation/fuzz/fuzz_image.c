@@ -1,4 +1,4 @@
-// Fuzz target: what is done with the bytes of one sample: parts of JPEG, PNG and raw images, the EXIF
+// Fuzz target: what is done with the bytes of one sample: parts of JPEG, PNG, WebP and raw images, the EXIF
 // orientation, images turned and resized for packing, the frames of a clip. The first six bytes of an
 // input say what is asked for (request_t), the rest are the sample's.
 #include "fuzz_picture.h"
@@ -8,8 +8,9 @@
 #include "../../src/data/data_impl.h"
 #include "hirl/data_clip.h"
 
-// Larger pictures only take time: few bytes of arithmetic coding make as many pixels as are allowed.
-enum { HEAD = 6, ARITHMETIC_PIXELS_MAX = 1 << 20, FRAMES_DECODED = 4 };
+// Larger pictures only take time: few bytes of arithmetic coding, or of WebP, make as many pixels as
+// are allowed.
+enum { HEAD = 6, UNBOUNDED_PIXELS_MAX = 1 << 20, FRAMES_DECODED = 4 };
 
 typedef enum kind {
     KIND_JPEG,
@@ -19,6 +20,7 @@ typedef enum kind {
     KIND_TURN,
     KIND_CLIP,
     KIND_DRAW,
+    KIND_WEBP,
     N_KINDS
 } kind_t;
 
@@ -46,7 +48,8 @@ static request_t read_request(const uint8_t *head) {
                          .flags = head[1]};
     memcpy(request.number, head + 2, sizeof request.number);
     // The others know no shrinking, and say so.
-    if (request.kind == KIND_PNG || request.kind == KIND_RAW || request.kind == KIND_CLIP)
+    if (request.kind == KIND_PNG || request.kind == KIND_RAW || request.kind == KIND_CLIP ||
+        request.kind == KIND_WEBP)
         request.shrink = head[1] & IS_LITERAL ? request.shrink : 1;
     return request;
 }
@@ -74,9 +77,10 @@ static bool is_inside(const hirl_window_t *window, int height, int width) {
            window->top + window->height <= height && window->left + window->width <= width;
 }
 
-static bool is_arithmetic(const hirl_sample_t *sample) {
-    return sample->encoding == HIRL_ENCODING_JPEG &&
-           fuzz_arithmetic_pixels(sample->bytes, sample->size) > 0;
+static uint64_t unbounded_pixels(const hirl_sample_t *sample) {
+    return sample->encoding == HIRL_ENCODING_JPEG || sample->encoding == HIRL_ENCODING_WEBP
+               ? fuzz_unbounded_pixels(sample->bytes, sample->size)
+               : 0;
 }
 
 // Decodes, and checks what holds of any outcome.
@@ -85,7 +89,7 @@ static hirl_status_t decode(const hirl_sample_t *sample, const request_t *reques
                             hirl_image_t *image) {
     const hirl_status_t status =
         hirl_image_decode_part(sample, request->channels, request->shrink, window, buffer, image);
-    FUZZ_CHECK(buffer->size <= fuzz_pixel_bytes(sample->size) || is_arithmetic(sample),
+    FUZZ_CHECK(buffer->size <= fuzz_pixel_bytes(sample->size) || unbounded_pixels(sample) > 0,
                "%zu bytes to decode %zu", buffer->size, sample->size);
     if (status != HIRL_OK) {
         fuzz_check_refusal(status);
@@ -120,9 +124,7 @@ static void compare(const hirl_image_t *whole, const hirl_window_t *at, const hi
 static void decode_part(const hirl_sample_t *sample, const request_t *request) {
     hirl_buffer_t whole_buffer = {0}, buffer = {0};
     hirl_image_t whole = {0}, part;
-    if (sample->encoding == HIRL_ENCODING_JPEG &&
-        fuzz_arithmetic_pixels(sample->bytes, sample->size) > ARITHMETIC_PIXELS_MAX)
-        return;
+    if (unbounded_pixels(sample) > UNBOUNDED_PIXELS_MAX) return;
     const bool is_whole = decode(sample, request, NULL, &whole_buffer, &whole) == HIRL_OK;
     if (request->flags & HAS_WINDOW) {
         const int height = is_whole ? whole.height : 64, width = is_whole ? whole.width : 64;
@@ -141,7 +143,9 @@ static void decode_part(const hirl_sample_t *sample, const request_t *request) {
 
 static void fuzz_encoded(const request_t *request, uint8_t *bytes, size_t size) {
     hirl_sample_t sample = {.bytes = bytes, .size = size, .label = -1};
-    sample.encoding = request->kind == KIND_PNG ? HIRL_ENCODING_PNG : HIRL_ENCODING_JPEG;
+    sample.encoding = request->kind == KIND_PNG    ? HIRL_ENCODING_PNG
+                      : request->kind == KIND_WEBP ? HIRL_ENCODING_WEBP
+                                                   : HIRL_ENCODING_JPEG;
     if (request->flags & HAS_SIDES) {
         sample.height = 40;
         sample.width = 72;
@@ -211,8 +215,7 @@ static void fuzz_turn(const request_t *request, const uint8_t *bytes, size_t siz
         .upright = true, .max_side = request->number[0] % 128, .quality = request->number[1] % 101};
     strcpy(cfg.side, request->number[2] % 2 ? "shorter" : "longer");
     if (!hirl_image_sniff(bytes, size, &sample.encoding) ||
-        (sample.encoding == HIRL_ENCODING_JPEG &&
-         fuzz_arithmetic_pixels(bytes, size) > ARITHMETIC_PIXELS_MAX))
+        unbounded_pixels(&sample) > UNBOUNDED_PIXELS_MAX)
         return;
     hirl_status_t status = hirl_image_decode(&sample, 0, &scratch.decoded, &image);
     if (status == HIRL_OK) {
@@ -325,6 +328,7 @@ static void fuzz_one(const uint8_t *data, size_t size) {
     const size_t held = hirl_mem_held(HIRL_MEM_KIND_COUNT);
     switch (request.kind) {
         case KIND_JPEG:
+        case KIND_WEBP:
         case KIND_PNG: fuzz_encoded(&request, bytes, n); break;
         case KIND_RAW: fuzz_raw(&request, bytes, n); break;
         case KIND_EXIF: fuzz_exif(&request, bytes, n); break;
@@ -334,7 +338,7 @@ static void fuzz_one(const uint8_t *data, size_t size) {
     }
     // The whole and a part; when packing, the picture, turned, and in single precision to resize it.
     const size_t peak = hirl_mem_peak(HIRL_MEM_KIND_COUNT) - held;
-    FUZZ_CHECK(peak <= 16 * fuzz_pixel_bytes(n) + (1 << 20) || fuzz_arithmetic_pixels(bytes, n) > 0,
+    FUZZ_CHECK(peak <= 16 * fuzz_pixel_bytes(n) + (1 << 20) || fuzz_unbounded_pixels(bytes, n) > 0,
                "%zu bytes for a sample of %zu", peak, n);
     free(bytes);
 }
@@ -473,6 +477,20 @@ static void write_pngs(void) {
     }
 }
 
+static void write_webps(void) {
+    static const char *const names[] = {"lossless-alpha", "lossy", "lossy-alpha", "animation"};
+    char path[256], name[64];
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        size_t size = 0;
+        snprintf(path, sizeof path, "validation/reference/pack/webp/%s.webp", names[k]);
+        uint8_t *bytes = fuzz_load(path, &size);
+        const uint8_t head[HEAD] = {KIND_WEBP, (uint8_t)(HAS_WINDOW | k), 60, 90, 120, 60};
+        snprintf(name, sizeof name, "webp_%s", names[k]);
+        save(name, head, bytes, size);
+        free(bytes);
+    }
+}
+
 static void write_others(void) {
     uint8_t raw[3 + 5 * 4 * 3] = {5, 4, 3}, clip[2048], bytes[1024];
     const uint8_t raw_head[HEAD] = {KIND_RAW, HAS_WINDOW | 2, 60, 90, 120, 60},
@@ -500,5 +518,6 @@ static void write_others(void) {
 static void fuzz_write_seeds(void) {
     write_jpegs();
     write_pngs();
+    write_webps();
     write_others();
 }

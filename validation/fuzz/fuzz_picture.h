@@ -9,6 +9,10 @@
 
 #include "hirl/data.h"
 
+#ifdef HIRL_HAS_WEBP
+#include <webp/decode.h>
+#endif
+
 /// Most pixels that a frame header for arithmetic coding claims, anywhere among the bytes; 0 if there is
 /// none. That coding is the one that has no bound of pixels per byte.
 FUZZ_INLINE uint64_t fuzz_arithmetic_pixels(const uint8_t *bytes, size_t size) {
@@ -20,6 +24,24 @@ FUZZ_INLINE uint64_t fuzz_arithmetic_pixels(const uint8_t *bytes, size_t size) {
         if (height * width > most) most = height * width;
     }
     return most;
+}
+
+/// Pixels that a WebP file claims; 0 if it is none. Its lossless coding has no bound of that kind, either.
+FUZZ_INLINE uint64_t fuzz_webp_pixels(const uint8_t *bytes, size_t size) {
+#ifdef HIRL_HAS_WEBP
+    int height = 0, width = 0;
+    if (size >= 12 && memcmp(bytes, "RIFF", 4) == 0 && WebPGetInfo(bytes, size, &width, &height))
+        return (uint64_t)height * (uint64_t)width;
+#else
+    (void)bytes, (void)size;
+#endif
+    return 0;
+}
+
+/// Pixels of a picture that may have many for a byte.
+FUZZ_INLINE uint64_t fuzz_unbounded_pixels(const uint8_t *bytes, size_t size) {
+    const uint64_t webp = fuzz_webp_pixels(bytes, size);
+    return webp ? webp : fuzz_arithmetic_pixels(bytes, size);
 }
 
 /// A PNG's checksums are made right, or the decoder would see little of it.
