@@ -54,7 +54,7 @@ typedef struct slot {
 // of it, in coordinates of the picture.
 typedef struct plan {
     int first_view, end_view; // that it is about
-    uint32_t stream;          // of the first of them; the others follow
+    uint32_t stream;          // of random numbers, of view 0; the others follow
     int shrink, height, width;
     hirl_window_t part;
     hirl_view_draws_t draws[HIRL_MAX_VIEWS];
@@ -161,10 +161,16 @@ static hirl_status_t note_bad(hirl_loader_t *loader, int64_t index, int64_t inst
     return HIRL_OK;
 }
 
+// The view whose random numbers view v takes.
+static int drawn_view(const hirl_loader_t *loader, int v) {
+    const int drawn_as = loader->views[v].drawn_as;
+    return drawn_as > 0 ? drawn_as - 1 : v;
+}
+
 // Draws the views that sample `index` has in an epoch, of a picture of this size.
 static void draw_views(const hirl_loader_t *loader, int64_t epoch, int64_t index, plan_t *plan) {
     for (int v = plan->first_view; v < plan->end_view; v++) {
-        const uint32_t stream = plan->stream + (uint32_t)(v - plan->first_view);
+        const uint32_t stream = plan->stream + (uint32_t)drawn_view(loader, v);
         hirl_rng_t rng =
             hirl_rng_make(loader->seed, HIRL_RNG_AUGMENT, (uint64_t)epoch, (uint64_t)index, stream);
         hirl_view_draw(&loader->views[v], plan->height, plan->width, &rng, &plan->draws[v]);
@@ -354,10 +360,10 @@ static hirl_status_t make_clips(worker_t *worker, slot_t *slot, int64_t index, i
         for (int v = 0; v < loader->n_views; v++) {
             plan->first_view = v;
             plan->end_view = v + 1;
-            plan->stream = (uint32_t)(r * loader->n_views + v);
+            plan->stream = (uint32_t)(r * loader->n_views);
             if (loader->is_train)
                 hirl_clip_draw(&loader->clip, frames.n, loader->seed, slot->epoch, index,
-                               (int)plan->stream, worker->frames);
+                               (int)plan->stream + drawn_view(loader, v), worker->frames);
             else
                 hirl_clip_place(&loader->clip, frames.n, 0, 1, worker->frames);
             const size_t row = (size_t)(i * loader->n_repeats + r);

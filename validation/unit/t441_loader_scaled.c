@@ -124,6 +124,32 @@ static void test_scaled(void) {
     free(other);
 }
 
+// drawn_as: the same rectangle, flipped alike, whatever the view's own number.
+static void test_drawn_as(void) {
+    for (int drawn_as = 0; drawn_as <= 1; drawn_as++) {
+        hirl_data_cfg_t cfg = data_cfg("mmap");
+        hirl_view_spec_t view[2];
+        hirl_loader_spec_t spec = spec_of(&view[0], 0.2, false);
+        hirl_loader_t *loader = NULL;
+        const hirl_batch_t *batch = NULL;
+        view[1] = view[0];
+        view[1].drawn_as = drawn_as;
+        spec.n_views = 2;
+        cfg.n_threads = cfg.n_ahead = 1;
+        cfg.mean[0] = 0, cfg.std[0] = 1, cfg.n_mean = cfg.n_std = 1;
+        NEED_OK(hirl_loader_create(world, set, &cfg, &spec, &loader));
+        NEED_OK(hirl_loader_begin_epoch(loader, 0, 0));
+        NEED_OK(hirl_loader_next(loader, &batch));
+        const size_t n = (size_t)SIZE * SIZE * 3;
+        int n_same = 0;
+        for (size_t i = 0; i < N; i++)
+            n_same +=
+                memcmp(batch->view[0] + i * n, batch->view[1] + i * n, n * sizeof(float)) == 0;
+        CHECK_EQ_I(n_same, drawn_as == 1 ? N : 0);
+        hirl_loader_destroy(&loader);
+    }
+}
+
 TEST_MAIN {
     char in[512], out[512];
     NEED_OK(hirl_world_create(NULL, NULL, &world));
@@ -137,6 +163,7 @@ TEST_MAIN {
     NEED_OK(hirl_data_pack(world, &pack));
     NEED_OK(hirl_shard_set_open(world, out, &cfg, &set));
     RUN(test_scaled);
+    RUN(test_drawn_as);
     hirl_shard_set_close(&set);
     hirl_backend_destroy(&be);
     hirl_world_destroy(&world);
