@@ -5,8 +5,11 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { MAGIC_IMAGES = 0x803, MAGIC_LABELS = 0x801, HEADER_IMAGES = 16, HEADER_LABELS = 8 };
+// Bytes that gzip makes of one at most, so that a small file cannot ask for much memory.
+enum { DEFLATE_RATIO_MAX = 1032 };
 
 // "train-images-idx3-ubyte", also with a dot before idx3 as some archives have it.
 static const char *const spellings[] = {"%s/%s-images-idx3-ubyte", "%s/%s-images-idx3-ubyte.gz",
@@ -93,6 +96,13 @@ static hirl_status_t read_header(const char *path, int64_t dims[3]) {
                  HIRL_ERR_FORMAT,
                  "%s: header says images of %lld x %lld pixels, expected sides of 1 to %d", path,
                  (long long)dims[2], (long long)dims[1], HIRL_IMAGE_SIDE_MAX);
+    struct stat found;
+    HIRL_REQUIRE(stat(path, &found) == 0, HIRL_ERR_IO, "%s: %s", path, strerror(errno));
+    HIRL_REQUIRE(
+        dims[0] * dims[1] * dims[2] / DEFLATE_RATIO_MAX <= (int64_t)found.st_size, HIRL_ERR_FORMAT,
+        "%s: header says %lld images of %lld x %lld pixels, %lld bytes cannot hold them: "
+        "get it again",
+        path, (long long)dims[0], (long long)dims[2], (long long)dims[1], (long long)found.st_size);
     return HIRL_OK;
 }
 

@@ -140,7 +140,12 @@ static void products_reset(products_t *products) {
 
 static hirl_status_t note_product(products_t *products, const hirl_lines_t *lines,
                                   const product_t *product) {
-    const int64_t c = product->class_id - 1, s = product->super_id;
+    const int64_t c = product->class_id - 1, s = product->super_id,
+                  largest = product->class_id > s ? product->class_id : s;
+    // Classes are counted from 1; a short list that names a late one would ask for much memory.
+    HIRL_REQUIRE(largest <= (int64_t)lines->size, HIRL_ERR_FORMAT,
+                 "%s:%lld: class or super-class %lld, expected fewer in a list of %zu bytes",
+                 lines->path, (long long)lines->number, (long long)largest, lines->size);
     if (c >= products->n_classes) {
         HIRL_TRY(hirl_pack_grow(&products->super, &products->super_capacity, c + 1,
                                 sizeof *products->super));
@@ -157,6 +162,8 @@ static hirl_status_t note_product(products_t *products, const hirl_lines_t *line
     products->super[c] = (int32_t)s;
     const char *slash = memchr(product->path.text, '/', product->path.size);
     if (products->name[s - 1].size > 0 || !slash) return HIRL_OK;
+    if (slash - product->path.text > NAME_MAX)
+        return broken_line(lines, product->path, "a folder with a shorter name");
     return hirl_text_append(&products->name[s - 1], "%.*s", (int)(slash - product->path.text),
                             product->path.text);
 }

@@ -80,6 +80,8 @@ static void test_idx(void) {
         BROKEN("header says images of 4 x 70000 pixels", HIRL_ERR_FORMAT, .height = 70000),
         BROKEN("header says images of 65000 x 65000 pixels", HIRL_ERR_FORMAT, .height = 65000,
                .width = 65000),
+        BROKEN("header says 134217728 images of 4 x 3 pixels, 76 bytes cannot hold them",
+               HIRL_ERR_FORMAT, .n = 1 << 27),
         BROKEN("train-images-idx3-ubyte: ends early, 60 more bytes expected", HIRL_ERR_FORMAT,
                .extra = -60),
         BROKEN("train-images-idx3-ubyte: ends early, 1 more bytes expected", HIRL_ERR_FORMAT,

@@ -98,6 +98,13 @@ static void test_lists(void) {
     check_list("sop", "train", sop, "3s/.*/7 0 1 a.jpg/", HIRL_ERR_FORMAT,
                "Ebay_test.txt:3: '7 0 1 a.jpg', expected 'image_id class_id super_class_id path'");
     check_list("sop", "train", sop, "3s/.*/7 1000001 1 a.jpg/", HIRL_ERR_FORMAT, "expected 'image");
+    // Some dozens of bytes shall not ask for a table of a million classes, nor of endless names.
+    check_list("sop", "train", sop, "3s/.*/7 1000000 1 a.jpg/", HIRL_ERR_FORMAT,
+               "Ebay_test.txt:3: class or super-class 1000000, expected fewer in a list of ");
+    check_list("sop", "train", sop, "3s/.*/7 1 1000000 a.jpg/", HIRL_ERR_FORMAT,
+               "Ebay_test.txt:3: class or super-class 1000000, expected fewer in a list of ");
+    check_list("sop", "train", sop, "3s|.*|7 20 9 x/a.jpg|;3{:a;s|x/|xx/|;/x\\{256\\}/!ba}",
+               HIRL_ERR_FORMAT, "expected a folder with a shorter name");
     check_list("sop", "train", sop, "3s/.*/7 1 3 a.jpg/", HIRL_ERR_FORMAT,
                "Ebay_test.txt:3: class 1 is of super-class 3 here, and of 2 before");
     check_list("inshop", "query", shop, "9d", HIRL_ERR_FORMAT,
