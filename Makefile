@@ -184,7 +184,7 @@ MEMBERS := $(filter-out $(MAIN) $(SGEMM),$(OBJECTS))
 
 RUN_TESTS := validation/harness/run.sh
 # Threads that share memory without OpenMP, whose runtime ThreadSanitizer cannot see into.
-THREADED := $(addprefix $(BUILD)/unit/,t440_loader t456_ckpt_writer t506_watchdog)
+THREADED := $(addprefix $(BUILD)/unit/,t440_loader t476_clips t456_ckpt_writer t506_watchdog)
 ifneq ($(filter threaded,$(GOALS)),)
 TESTS := $(THREADED)
 endif

@@ -375,8 +375,8 @@ typedef struct hirl_loader hirl_loader_t;
 
 /// Starts the worker threads of this rank. Sample order and augmentation are functions of (seed, epoch, index, view) only.
 /// In training, rank r of W handles positions [bB + rB/W, bB + (r+1)B/W) of global batch b; B must be a multiple of W.
-/// Clips: row r of sample's n_repeats is repeat r, and its view v is clip r n_views + v of that video: its frames are hirl_clip_draw's for that
-/// number, its view stream is that number's, and all of its frames have the same draws. In evaluation a video shows one clip, of its middle.
+/// Clips: row r of sample's n_repeats is repeat r, and its view v is clip r n_views + v of that video (of a view with drawn_as, that
+/// view's): its frames are hirl_clip_draw's for that number, its view stream is that number's, and all of its frames have the same draws. In evaluation a video shows one clip, of its middle.
 /// Errors: HIRL_ERR_DECK (fewer samples than one batch, batch not divisible, mean/std length, videos without `clip` or images with it).
 hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *set,
                                  const hirl_data_cfg_t *cfg, const hirl_loader_spec_t *spec,
