@@ -388,6 +388,9 @@ class Scenarios:
     def rank_lost(self, number):
         """A rank of the long job gets a signal; the job is requeued and continues."""
         n_before = int(self.c.job(self.long)["Restarts"])
+        # Losses without a newer checkpoint in between are counted together.
+        newest = self.w.steps_of("long")[-1]
+        self.c.wait("a newer checkpoint", lambda: self.w.steps_of("long")[-1] > newest)
         os.kill(self.ranks()[1], number)
         start = time.monotonic()
         self.wait_requeued(self.long, n_before + 1)
