@@ -18,6 +18,7 @@ import time
 NODES = ("n1", "n2")
 PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "scontrol", "munged", "ip")
 FIRST_JOB = 7654001  # so long that it is found nowhere by chance
+KILL_WAIT = 8  # seconds from SIGTERM to SIGKILL
 ADDRESS = "10.0.0.1"  # of all; their ports differ
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # where the daemons are, of which PATH may know nothing
 UNSHARE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -61,8 +62,7 @@ FirstJobId={first_job}
 MinJobAge=3600
 ReturnToService=2
 SlurmdTimeout=6
-MessageTimeout=4
-KillWait=20
+KillWait={kill_wait}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf_interval=1
@@ -172,6 +172,7 @@ class Cluster:
                 CONFIG.format(
                     base=base,
                     first_job=FIRST_JOB,
+                    kill_wait=KILL_WAIT,
                     task_plugin="task/affinity" if self.is_bound else "task/none",
                     shape="CPUs=%d Sockets=1 CoresPerSocket=%d ThreadsPerCore=1"
                     % (self.n_cpus, self.n_cpus),
@@ -278,9 +279,10 @@ class Cluster:
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def release(self, job):
-        """Starts a requeued job soon, not after two minutes. SLURM waits for a reason: when the new
-        start meets the remains of the old one on a node, the job fails."""
-        time.sleep(2)
+        """Starts a requeued job soon, not after two minutes. SLURM waits for a reason: a daemon that
+        has not seen the old start end kills what has the job's number when KillWait is over, and
+        that would be the new one."""
+        time.sleep(KILL_WAIT + 1)
         self.text("scontrol", "update", "JobId=%s" % job, "StartTime=now")
 
     def tidy(self):
