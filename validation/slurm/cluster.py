@@ -18,7 +18,7 @@ import time
 NODES = ("n1", "n2")
 PROGRAMS = ("slurmctld", "slurmd", "srun", "sbatch", "scontrol", "munged", "ip")
 FIRST_JOB = 7654001  # so long that it is found nowhere by chance
-KILL_WAIT = 8  # seconds from SIGTERM to SIGKILL
+KILL_WAIT = 5  # seconds from SIGTERM to SIGKILL
 ADDRESS = "10.0.0.1"  # of all; their ports differ
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # where the daemons are, of which PATH may know nothing
 UNSHARE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -62,6 +62,7 @@ FirstJobId={first_job}
 MinJobAge=3600
 ReturnToService=2
 SlurmdTimeout=6
+MessageTimeout=5
 KillWait={kill_wait}
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
