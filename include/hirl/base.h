@@ -322,6 +322,10 @@ hirl_status_t hirl_path_make_folder(const char *path);
 /// whole or absent.
 hirl_status_t hirl_path_write_whole(const char *path, const void *data, size_t size);
 
+/// Reads bytes [pos, pos + size) of an open file. `name` opens the text of an error; NULL: the caller adds it. Errors: HIRL_ERR_IO, also
+/// where the file ends before them.
+hirl_status_t hirl_file_read_at(int fd, const char *name, int64_t pos, void *out, size_t size);
+
 /// XXH64 of a byte range (as stored in shards and checkpoints).
 uint64_t hirl_hash64(const void *data, size_t size);
 

@@ -1,4 +1,4 @@
-// Folders, and files that are whole or absent.
+// Folders, files that are whole or absent, and parts of open ones.
 #include "hirl/base.h"
 
 #include <errno.h>
@@ -84,6 +84,18 @@ hirl_status_t hirl_path_write_whole(const char *path, const void *data, size_t s
     if (folder_fd >= 0) {
         (void)fsync(folder_fd);
         close(folder_fd);
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_file_read_at(int fd, const char *name, int64_t pos, void *out, size_t size) {
+    for (size_t done = 0; done < size;) {
+        const ssize_t n = pread(fd, (char *)out + done, size - done, pos + (int64_t)done);
+        if (n < 0 && errno == EINTR) continue;
+        HIRL_REQUIRE(n > 0, HIRL_ERR_IO, "%s%scannot read byte %lld: %s", name ? name : "",
+                     name ? ": " : "", (long long)pos + (long long)done,
+                     n < 0 ? strerror(errno) : "the file was cut short");
+        done += (size_t)n;
     }
     return HIRL_OK;
 }

@@ -8,7 +8,6 @@
 #include "hirl/data.h"
 #include "hirl/h5.h"
 
-#include <dirent.h>
 #include <hdf5.h>
 #include <limits.h>
 #include <zlib.h>
@@ -259,6 +258,23 @@ hirl_status_t hirl_pack_find_list(const hirl_pack_cfg_t *cfg, hirl_pack_source_t
 hirl_status_t hirl_pack_find_tar(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 hirl_status_t hirl_pack_find_frames(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source);
 
+// pack_walk.c: folders as their file system lists them.
+typedef hirl_status_t (*hirl_pack_entry_visit_t)(void *ctx, const char *name, bool is_folder);
+/// Calls visit for each name of a folder that does not begin with a dot. Texts of errors lack its path.
+hirl_status_t hirl_pack_list(const char *path, hirl_pack_entry_visit_t visit, void *ctx);
+
+typedef struct hirl_pack_walk {
+    const char *root;
+    void *ctx;
+    /// `path` below the root; *is_taken_p (false) if the file is of the kind that is looked for.
+    hirl_status_t (*file)(void *ctx, const char *path, const char *name, bool *is_taken_p);
+    /// After all in it: how many files of it were taken, and how many folders it holds.
+    hirl_status_t (*folder)(void *ctx, const char *path, bool is_root, int64_t n_taken,
+                            int64_t n_folders);
+} hirl_pack_walk_t;
+/// Goes through the root and all folders below it.
+hirl_status_t hirl_pack_walk(const hirl_pack_walk_t *walk);
+
 // pack_frames.c: an input is a folder of frames, at `folder`.
 
 /// Reads all frames and decodes each; fills the item. The failure's text is the reason why it is
@@ -269,12 +285,8 @@ hirl_status_t hirl_pack_check_video(const char *folder, hirl_pack_scratch_t *scr
 hirl_status_t hirl_pack_read_video(const char *folder, const hirl_pack_item_t *item,
                                    hirl_pack_scratch_t *scratch, int64_t *size_p);
 
-/// Opens a file of an image whose size is sane, for hirl_pack_read_bytes. Texts of errors lack its
-/// path, here and below.
+/// Opens a file of an image whose size is sane. Texts of errors lack its path.
 hirl_status_t hirl_pack_open_image(const char *path, int *fd_p, int64_t *size_p);
-hirl_status_t hirl_pack_read_bytes(int fd, int64_t at, int64_t size, uint8_t *out);
-/// Whether an entry of an open folder is a folder, following links.
-bool hirl_pack_is_folder_entry(int folder_fd, const struct dirent *entry);
 
 // pack_layouts.c: data sets as they are published; each looks in pack%source and in the folder that
 // its archive makes.

@@ -6,12 +6,9 @@
 #include "data_impl.h"
 #include "hirl/data_clip.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { DEPTH_MAX = 64 };
 
 // -------------------------------------------------------------------------------------- one video
 
@@ -41,9 +38,11 @@ static int compare_frames(const void *a_p, const void *b_p, void *text) {
     return strcmp((const char *)text + a->name, (const char *)text + b->name);
 }
 
-static hirl_status_t add_frame(frame_list_t *list, const char *name) {
+static hirl_status_t add_frame(void *ctx, const char *name, bool is_folder) {
+    frame_list_t *list = ctx;
     const int64_t length = (int64_t)strlen(name) + 1;
     int64_t number;
+    if (is_folder || !hirl_pack_is_image_name(name)) return HIRL_OK;
     if (!hirl_frame_number(name, &number)) {
         list->n_left_out++;
         return HIRL_OK;
@@ -59,21 +58,7 @@ static hirl_status_t add_frame(frame_list_t *list, const char *name) {
 }
 
 static hirl_status_t list_frames(const char *folder, frame_list_t *list) {
-    DIR *dir = opendir(folder);
-    HIRL_REQUIRE(dir, HIRL_ERR_IO, "cannot be opened: %s", strerror(errno));
-    hirl_status_t status = HIRL_OK;
-    const struct dirent *entry;
-    errno = 0;
-    while (status == HIRL_OK && (entry = readdir(dir))) {
-        if (entry->d_name[0] != '.' && hirl_pack_is_image_name(entry->d_name) &&
-            !hirl_pack_is_folder_entry(dirfd(dir), entry))
-            status = add_frame(list, entry->d_name);
-        errno = 0;
-    }
-    if (status == HIRL_OK && errno)
-        status = HIRL_FAIL(HIRL_ERR_IO, "cannot be listed: %s", strerror(errno));
-    closedir(dir);
-    HIRL_TRY(status);
+    HIRL_TRY(hirl_pack_list(folder, add_frame, list));
     HIRL_REQUIRE(list->n > 0, HIRL_ERR_FORMAT,
                  "no frames: it holds no file .png, .jpg, .jpeg or .webp whose name has a number "
                  "(%lld without)",
@@ -105,7 +90,8 @@ static hirl_status_t append_frame(const char *folder, const char *name, hirl_buf
                            "cut it into several folders",
                            used + (size_t)*size_p, HIRL_IMAGE_BYTES_MAX);
     if (status == HIRL_OK) status = grow(buffer, used + (size_t)*size_p);
-    if (status == HIRL_OK) status = hirl_pack_read_bytes(fd, 0, *size_p, buffer->data + used);
+    if (status == HIRL_OK)
+        status = hirl_file_read_at(fd, NULL, 0, buffer->data + used, (size_t)*size_p);
     close(fd);
     return status;
 }
@@ -205,64 +191,30 @@ typedef struct scan {
     hirl_pack_progress_t progress;
 } scan_t;
 
-static hirl_status_t scan_folder(scan_t *scan, const char *folder, int depth);
-
-// Takes up one name of a folder.
-static hirl_status_t scan_name(scan_t *scan, const char *folder, bool is_folder, const char *name,
-                               int depth, int64_t *n_frames, bool *has_folders) {
-    char path[PATH_MAX];
+static hirl_status_t take_file(void *ctx, const char *path, const char *name, bool *is_taken_p) {
+    scan_t *scan = ctx;
     int64_t number;
-    if (is_folder) {
-        *has_folders = true;
-        HIRL_TRY(hirl_text_format(path, sizeof path, "%s%s%s", folder, folder[0] ? "/" : "", name));
-        return scan_folder(scan, path, depth + 1);
-    }
+    (void)path;
     if (!hirl_pack_is_image_name(name)) return HIRL_OK;
-    if (hirl_frame_number(name, &number))
-        (*n_frames)++;
-    else
-        scan->n_left_out++;
+    *is_taken_p = hirl_frame_number(name, &number);
+    scan->n_left_out += !*is_taken_p;
     return HIRL_OK;
 }
 
-// Adds root/<folder> if it is a video, and all videos below it. A folder that holds neither frames
-// nor folders is taken for a video that has lost its frames, and will be reported as one.
-static hirl_status_t scan_folder(scan_t *scan, const char *folder, int depth) {
-    HIRL_REQUIRE(depth <= DEPTH_MAX, HIRL_ERR_IO,
-                 "%s/%s: more than %d folders deep; a link may lead back", scan->root, folder,
-                 DEPTH_MAX);
-    char path[PATH_MAX];
-    HIRL_TRY(
-        hirl_text_format(path, sizeof path, "%s%s%s", scan->root, folder[0] ? "/" : "", folder));
-    DIR *dir = opendir(path);
-    HIRL_REQUIRE(dir, HIRL_ERR_IO, "%sfolder %s: %s", depth == 0 ? "pack%source: " : "", path,
-                 strerror(errno));
-    hirl_status_t status = HIRL_OK;
-    const struct dirent *entry;
-    int64_t n_frames = 0;
-    bool has_folders = false;
-    errno = 0;
-    while (status == HIRL_OK && (entry = readdir(dir))) {
-        if (entry->d_name[0] == '.') continue;
-        status = hirl_pack_heed_signals();
-        if (status == HIRL_OK)
-            status = scan_name(scan, folder, hirl_pack_is_folder_entry(dirfd(dir), entry),
-                               entry->d_name, depth, &n_frames, &has_folders);
-        errno = 0;
-    }
-    if (status == HIRL_OK && errno)
-        status = HIRL_FAIL(HIRL_ERR_IO, "folder %s: %s", path, strerror(errno));
-    closedir(dir);
-    HIRL_TRY(status);
-    HIRL_REQUIRE(depth > 0 || n_frames == 0, HIRL_ERR_FORMAT,
+// A folder that holds neither frames nor folders is taken for a video that has lost its frames, and
+// will be reported as one.
+static hirl_status_t take_folder(void *ctx, const char *path, bool is_root, int64_t n_taken,
+                                 int64_t n_folders) {
+    scan_t *scan = ctx;
+    HIRL_REQUIRE(!is_root || n_taken == 0, HIRL_ERR_FORMAT,
                  "pack%%source: %s holds %lld frames itself, expected a folder of each video in "
                  "it: name the folder above",
-                 path, (long long)n_frames);
-    if (depth == 0 || (n_frames == 0 && has_folders)) return HIRL_OK;
-    scan->n_frames += n_frames;
-    scan->n_videos += n_frames > 0;
+                 scan->root, (long long)n_taken);
+    if (is_root || (n_taken == 0 && n_folders > 0)) return HIRL_OK;
+    scan->n_frames += n_taken;
+    scan->n_videos += n_taken > 0;
     hirl_pack_progress_update(&scan->progress, scan->n_videos);
-    return hirl_pack_entries_add(&scan->entries, folder, strlen(folder), NULL);
+    return hirl_pack_entries_add(&scan->entries, path, strlen(path), NULL);
 }
 
 hirl_status_t hirl_pack_find_frames(const hirl_pack_cfg_t *cfg, hirl_pack_source_t *source) {
@@ -274,9 +226,11 @@ hirl_status_t hirl_pack_find_frames(const hirl_pack_cfg_t *cfg, hirl_pack_source
                  (long long)cfg->max_side);
     HIRL_TRY(hirl_text_format(source->root, sizeof source->root, "%s", cfg->source));
     scan_t scan = {.root = source->root};
+    const hirl_pack_walk_t walk = {
+        .root = source->root, .ctx = &scan, .file = take_file, .folder = take_folder};
     hirl_pack_progress_begin(&scan.progress, "pack: list", 0);
     hirl_status_t status;
-    HIRL_TRY_GOTO(scan_folder(&scan, "", 0), status, done);
+    HIRL_TRY_GOTO(hirl_pack_walk(&walk), status, done);
     if (scan.n_left_out) {
         hirl_log_root(HIRL_LOG_INFO,
                       "pack: %lld images of %s have no number in their names and are left out",

@@ -353,17 +353,6 @@ void hirl_pack_scratch_reset(hirl_pack_scratch_t *scratch) {
     scratch->archive_path[0] = '\0';
 }
 
-hirl_status_t hirl_pack_read_bytes(int fd, int64_t at, int64_t size, uint8_t *out) {
-    for (int64_t done = 0; done < size;) {
-        ssize_t got = pread(fd, out + done, (size_t)(size - done), (off_t)(at + done));
-        if (got < 0 && errno == EINTR) continue;
-        HIRL_REQUIRE(got > 0, HIRL_ERR_IO, "%s",
-                     got < 0 ? strerror(errno) : "shrank while it was read");
-        done += got;
-    }
-    return HIRL_OK;
-}
-
 static hirl_status_t check_size(int64_t size) {
     HIRL_REQUIRE(size >= 1 && (uint64_t)size <= HIRL_IMAGE_BYTES_MAX, HIRL_ERR_FORMAT,
                  "%lld bytes, expected 1 to %zu", (long long)size, HIRL_IMAGE_BYTES_MAX);
@@ -411,8 +400,8 @@ static hirl_status_t load_image(const hirl_pack_source_t *source, int64_t i,
         HIRL_TRY(check_size(item->n_source));
         HIRL_TRY(open_archive(source->file[item->archive].path, scratch));
         HIRL_TRY(hirl_buffer_reserve(&scratch->encoded, (size_t)item->n_source));
-        HIRL_TRY(hirl_pack_read_bytes(scratch->archive_fd, item->at, item->n_source,
-                                      scratch->encoded.data));
+        HIRL_TRY(hirl_file_read_at(scratch->archive_fd, NULL, item->at, scratch->encoded.data,
+                                   (size_t)item->n_source));
         *size_p = item->n_source;
         return HIRL_OK;
     }
@@ -421,7 +410,8 @@ static hirl_status_t load_image(const hirl_pack_source_t *source, int64_t i,
     int fd = -1;
     HIRL_TRY(hirl_pack_open_image(path, &fd, size_p));
     hirl_status_t status = hirl_buffer_reserve(&scratch->encoded, (size_t)*size_p);
-    if (status == HIRL_OK) status = hirl_pack_read_bytes(fd, 0, *size_p, scratch->encoded.data);
+    if (status == HIRL_OK)
+        status = hirl_file_read_at(fd, NULL, 0, scratch->encoded.data, (size_t)*size_p);
     close(fd);
     return status;
 }

@@ -71,17 +71,6 @@ bool hirl_pack_is_tar(const char *path) {
     return false;
 }
 
-static hirl_status_t read_at(const archive_t *archive, int64_t at, int64_t n, uint8_t *out) {
-    for (int64_t done = 0; done < n;) {
-        ssize_t got = pread(archive->fd, out + done, (size_t)(n - done), (off_t)(at + done));
-        if (got < 0 && errno == EINTR) continue;
-        HIRL_REQUIRE(got > 0, HIRL_ERR_IO, "%s: cannot read byte %lld: %s", archive->path,
-                     (long long)(at + done), got < 0 ? strerror(errno) : "it was cut short");
-        done += got;
-    }
-    return HIRL_OK;
-}
-
 // -------------------------------------------------------------------------------------- numbers
 
 // Octal digits between blanks; or, with its first bit set, a number of base 256.
@@ -179,7 +168,8 @@ static hirl_status_t read_extension(archive_t *archive, char type, int64_t size)
                  (long long)archive->at, (long long)size, EXTENSION_BYTES_MAX);
     HIRL_TRY(hirl_buffer_reserve(&archive->extension, (size_t)size + 1));
     char *text = (char *)archive->extension.data;
-    HIRL_TRY(read_at(archive, archive->at + BLOCK, size, archive->extension.data));
+    HIRL_TRY(hirl_file_read_at(archive->fd, archive->path, archive->at + BLOCK,
+                               archive->extension.data, (size_t)size));
     text[size] = '\0';
     if (type == 'x') return read_pax(archive, (hirl_span_t){text, (size_t)size});
     if (type == 'L') set_name(archive, text, strlen(text));
@@ -299,7 +289,8 @@ static hirl_status_t read_member(archive_t *archive, const uint8_t *block) {
 
 static hirl_status_t check_signature(const archive_t *archive) {
     uint8_t head[BLOCK] = {0};
-    HIRL_TRY(read_at(archive, 0, archive->size < BLOCK ? archive->size : BLOCK, head));
+    HIRL_TRY(hirl_file_read_at(archive->fd, archive->path, 0, head,
+                               (size_t)(archive->size < BLOCK ? archive->size : BLOCK)));
     for (size_t p = 0; p < sizeof packings / sizeof *packings; p++) {
         HIRL_REQUIRE(memcmp(head, packings[p].bytes, packings[p].n) != 0, HIRL_ERR_FORMAT,
                      "%s is compressed by %s, and members are read where they lie: unpack that "
@@ -315,7 +306,7 @@ static hirl_status_t list_members(archive_t *archive, hirl_pack_progress_t *prog
     HIRL_TRY(check_signature(archive));
     while (archive->at + BLOCK <= archive->size) {
         HIRL_TRY(hirl_pack_heed_signals());
-        HIRL_TRY(read_at(archive, archive->at, BLOCK, block));
+        HIRL_TRY(hirl_file_read_at(archive->fd, archive->path, archive->at, block, BLOCK));
         if (is_zero(block)) return HIRL_OK;
         HIRL_TRY(read_member(archive, block));
         hirl_pack_progress_update(progress, archive->entries->n);

@@ -544,22 +544,6 @@ hirl_status_t hirl_shard_set_check_files(const hirl_shard_set_t *set) {
                      (long long)hirl_map_faults(), set->n_shards > 0 ? set->shard[0].path : "");
 }
 
-static hirl_status_t read_at(const shard_t *shard, int64_t pos, size_t size,
-                             hirl_buffer_t *buffer) {
-    HIRL_TRY(hirl_buffer_reserve(buffer, size));
-    size_t done = 0;
-    while (done < size) {
-        ssize_t n =
-            pread(shard->fd, buffer->data + done, size - done, (off_t)(pos + (int64_t)done));
-        if (n < 0 && errno == EINTR) continue;
-        HIRL_REQUIRE(n > 0, HIRL_ERR_IO, "shard %s: cannot read byte %lld: %s", shard->path,
-                     (long long)(pos + (int64_t)done),
-                     n < 0 ? strerror(errno) : "the file was cut short");
-        done += (size_t)n;
-    }
-    return HIRL_OK;
-}
-
 void hirl_shard_set_will_read(const hirl_shard_set_t *set, int64_t index) {
     // Several of these lie on a page, and pages around one that is read come with it.
     enum { WORTH_IT = 16384 };
@@ -591,7 +575,8 @@ hirl_status_t hirl_shard_set_read(const hirl_shard_set_t *set, int64_t index, hi
     if (shard->map) {
         sample.bytes = shard->map + pos;
     } else {
-        HIRL_TRY(read_at(shard, pos, sample.size, buffer));
+        HIRL_TRY(hirl_buffer_reserve(buffer, sample.size));
+        HIRL_TRY(hirl_file_read_at(shard->fd, shard->path, pos, buffer->data, sample.size));
         sample.bytes = buffer->data;
     }
     char place[HIRL_DECK_TEXT_MAX];

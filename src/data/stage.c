@@ -7,13 +7,17 @@
 // What cannot be copied is read where it is, with a warning.
 #include "data_impl.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define PART ".part" // and the number of the process: a copy under way
 
 enum { BLOCK = 4 << 20 }; // bytes
 static const double TURN_SECONDS = 1, SHOW_SECONDS = 10;
@@ -64,13 +68,35 @@ static void close_files(stager_t *s) {
     s->in = s->out = -1;
 }
 
+// Removes what processes that were killed have left half done: nobody holds its lock. One that cannot be removed is in nobody's way.
+static void sweep(const char *folder) {
+    DIR *dir = opendir(folder);
+    if (!dir) return;
+    const struct dirent *entry;
+    while ((entry = readdir(dir))) {
+        const char *part = strstr(entry->d_name, PART);
+        if (!part || strspn(part + strlen(PART), "0123456789") != strlen(part + strlen(PART)))
+            continue;
+        const int fd = openat(dirfd(dir), entry->d_name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
+            unlinkat(dirfd(dir), entry->d_name, 0) == 0)
+            hirl_log_rank(HIRL_LOG_INFO, "stage: removed %s/%s, left by a run that was killed",
+                          folder, entry->d_name);
+        if (fd >= 0) close(fd);
+    }
+    closedir(dir);
+}
+
 static hirl_status_t open_files(stager_t *s) {
     const hirl_stage_file_t *file = &s->file[s->at];
-    snprintf(s->part, sizeof s->part, "%s.part%ld", s->copy[s->at], (long)getpid());
+    snprintf(s->part, sizeof s->part, "%s" PART "%ld", s->copy[s->at], (long)getpid());
     s->in = open(file->path, O_RDONLY | O_CLOEXEC);
     HIRL_REQUIRE(s->in >= 0, HIRL_ERR_IO, "%s: %s", file->path, strerror(errno));
     s->out = open(s->part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     HIRL_REQUIRE(s->out >= 0, HIRL_ERR_IO, "%s: %s", s->part, strerror(errno));
+    // Tells others of the node that this copy is being made. The kernel lets go of it when the process ends, however it ends.
+    HIRL_REQUIRE(flock(s->out, LOCK_EX | LOCK_NB) == 0, HIRL_ERR_IO, "%s: cannot lock it: %s",
+                 s->part, strerror(errno));
     // No room is better found before the copying than after it.
     const int error = posix_fallocate(s->out, 0, file->size);
     HIRL_REQUIRE(error == 0 || error == EOPNOTSUPP || error == EINVAL, HIRL_ERR_IO,
@@ -79,18 +105,6 @@ static hirl_status_t open_files(stager_t *s) {
     s->pos = 0;
     s->hash = s->read_hash = 0;
     s->is_checking = false;
-    return HIRL_OK;
-}
-
-static hirl_status_t read_all(int fd, uint8_t *to, size_t n, int64_t pos, const char *path) {
-    size_t done = 0;
-    while (done < n) {
-        const ssize_t got = pread(fd, to + done, n - done, pos + (int64_t)done);
-        if (got < 0 && errno == EINTR) continue;
-        HIRL_REQUIRE(got > 0, HIRL_ERR_IO, "%s: %s at byte %lld", path,
-                     got < 0 ? strerror(errno) : "the file ends", (long long)pos + (long long)done);
-        done += (size_t)got;
-    }
     return HIRL_OK;
 }
 
@@ -119,11 +133,11 @@ static hirl_status_t advance(stager_t *s, bool *is_done_p) {
     const size_t n = (size_t)(left < BLOCK ? left : BLOCK);
     *is_done_p = false;
     if (n > 0 && !s->is_checking) {
-        HIRL_TRY(read_all(s->in, s->block, n, s->pos, file->path));
+        HIRL_TRY(hirl_file_read_at(s->in, file->path, s->pos, s->block, n));
         HIRL_TRY(write_all(s->out, s->block, n, s->pos, s->part));
         s->hash = chain(s->hash, s->block, n);
     } else if (n > 0) {
-        HIRL_TRY(read_all(s->out, s->block, n, s->pos, s->part));
+        HIRL_TRY(hirl_file_read_at(s->out, s->part, s->pos, s->block, n));
         s->read_hash = chain(s->read_hash, s->block, n);
     }
     s->pos += (int64_t)n;
@@ -199,9 +213,11 @@ hirl_status_t hirl_stage_files(hirl_world_t *world, const char *folder,
     const double begin = hirl_time_now();
     s.step = hirl_world_node_size(world);
     s.at = hirl_world_node_rank(world);
-    HIRL_TRY(hirl_par_agree(world, hirl_path_make_folder(folder)));
+    hirl_status_t status = hirl_path_make_folder(folder);
+    if (status == HIRL_OK && s.at == 0) sweep(folder);
+    HIRL_TRY(hirl_par_agree(world, status));
     HIRL_TRY(hirl_par_shared_create(world, (size_t)n, &shared, (void **)&s.is_staged));
-    hirl_status_t status = HIRL_ALLOC(HIRL_MEM_DATA, BLOCK, &s.block);
+    status = HIRL_ALLOC(HIRL_MEM_DATA, BLOCK, &s.block);
     for (int i = 0; i < n && status == HIRL_OK; i++) status = name_copy(folder, &file[i], local[i]);
     for (int i = s.at; i < n; i += s.step) s.n_left += file[i].size;
     HIRL_TRY_GOTO(hirl_par_agree(world, status), status, done);

@@ -3,7 +3,9 @@
 // changed; read where they are when there is no room or the copy is not what was read.
 #include "pack_util.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 
 #include "../../src/data/data_impl.h"
@@ -116,6 +118,26 @@ static void test_wrong_copy(void) {
     hirl_shard_set_close(&set);
 }
 
+// What a killed run left is removed; what another one is still writing, or is no copy, stays.
+static void test_remains(void) {
+    hirl_shard_set_t *set = NULL;
+    char folder[600], path[640];
+    snprintf(folder, sizeof folder, "%s-remains", stage);
+    snprintf(path, sizeof path, "%s/2-train.h5.part22", folder);
+    shell("mkdir -p %s && cd %s && touch 1-train.h5.part11 2-train.h5.part22 3.partly", folder,
+          folder);
+    const int held = open(path, O_RDONLY);
+    CHECK(held >= 0 && flock(held, LOCK_SH) == 0);
+    NEED_OK(hirl_par_barrier(world));
+    open_staged(folder, &set);
+    NEED_OK(hirl_par_barrier(world));
+    CHECK_EQ_I(count_files(folder, ".part11"), 0);
+    CHECK_EQ_I(count_files(folder, ".part22"), 1);
+    CHECK_EQ_I(count_files(folder, ".partly"), 1);
+    close(held);
+    hirl_shard_set_close(&set);
+}
+
 static void test_no_folder(void) {
     hirl_shard_set_t *set = NULL;
     hirl_data_cfg_t cfg = data_cfg("mmap");
@@ -135,6 +157,7 @@ TEST_MAIN {
     RUN(test_copies);
     RUN(test_no_room);
     RUN(test_wrong_copy);
+    RUN(test_remains);
     RUN(test_no_folder);
     hirl_world_destroy(&world);
 }
