@@ -231,6 +231,29 @@ hirl_status_t hirl_op_softmax(hirl_backend_t *be, const hirl_tensor_t *x, float 
 hirl_status_t hirl_op_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *y,
                                        const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
 
+// ---------------------------------------------------------------------------------------------- random masks
+// A mask is not kept: it is a function of its draw alone, the same bits on every backend, and on any number of ranks and threads. The backward draws it again.
+
+/// What a mask depends on. Sample b of a batch has the stream hirl_rng_make(seed, HIRL_RNG_DROPOUT, step, index[b], site); a number of
+/// hirl_rng_u32 keeps what it stands for if it is not below p * 2^32. Kernels read seed, step and indices from the device, so a
+/// recorded sequence of kernels can be run again for another step.
+typedef struct hirl_drop {
+    float p;       // share that is dropped, 0 <= p < 1
+    uint32_t site; // which of a step's draws: each layer, branch and view has its own
+    const hirl_tensor_t *counter; // i64 [2]: seed, step; the same from the forward to the backward
+    const hirl_tensor_t *index;   // i64 [B]: global indices of the batch's samples; likewise
+} hirl_drop_t;
+
+/// Dropout (Srivastava et al. 2014): y = x / (1 - p) where kept, else 0. x, y [R, ...] f32 or bf16, R a multiple of B: the rows are B samples of
+/// R / B rows each, and element i of a sample has number i of its stream. y may be x. The gradient is the same of dy.
+hirl_status_t hirl_op_dropout(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                              hirl_tensor_t *y);
+/// Drop path (Huang et al. 2016, stochastic depth): y = residual + x / (1 - p) in one rounding for samples that are kept, else residual; number 0
+/// of a sample's stream decides. Shapes as of dropout; residual may be NULL (0), and of a dropped sample x is not read. y may be
+/// x or residual. The gradient of x is the same of dy without residual, that of residual is dy.
+hirl_status_t hirl_op_drop_path(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                                const hirl_tensor_t *residual, hirl_tensor_t *y);
+
 // ---------------------------------------------------------------------------------------------- losses
 
 /// Cross entropy of softmax(scale * logits [N, K]) against target i32 [N]: loss [1] = mean over rows; lse [N] (of scaled logits) is kept;

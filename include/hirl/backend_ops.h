@@ -169,6 +169,11 @@ struct hirl_backend_ops {
     hirl_status_t (*softmax_backward)(hirl_backend_t *be, const hirl_tensor_t *y,
                                       const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
 
+    hirl_status_t (*dropout)(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                             hirl_tensor_t *y);
+    hirl_status_t (*drop_path)(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                               const hirl_tensor_t *residual, hirl_tensor_t *y); // residual: NULL
+
     hirl_status_t (*cross_entropy)(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
                                    const hirl_tensor_t *target, hirl_tensor_t *loss,
                                    hirl_tensor_t *lse,
@@ -224,6 +229,14 @@ static inline int64_t hirl_window_output(int64_t size, int kernel, int stride, i
     const int64_t span = size + 2 * (int64_t)pad - kernel;
     return span < 0 ? 0 : span / stride + 1;
 }
+
+/// Numbers below this are dropped: p * 2^32, rounded up. What is kept is multiplied by the scale, 1 / (1 - p).
+static inline uint32_t hirl_drop_threshold(float p) {
+    const double exact = (double)p * 4294967296.0;
+    const uint32_t low = (uint32_t)exact;
+    return low < exact ? low + 1 : low;
+}
+static inline float hirl_drop_scale(float p) { return (float)(1.0 / (1.0 - (double)p)); }
 
 /// The plain host loops; serves every parity test and the fallback of host backends.
 extern const hirl_backend_ops_t hirl_backend_ops_ref;

@@ -239,10 +239,10 @@ typedef enum hirl_rng_purpose {
     HIRL_RNG_PATH = 6,    // negative paths
     HIRL_RNG_CLUSTER = 7, // clustering
     HIRL_RNG_SPLIT = 8,   // data splits
-    HIRL_RNG_DROPOUT = 9,
-    HIRL_RNG_MASK = 10, // masks over patches
-    HIRL_RNG_MIX = 11,  // mixup and cutmix
-    HIRL_RNG_CLIP = 12, // where a clip begins
+    HIRL_RNG_DROPOUT = 9, // dropout and drop path
+    HIRL_RNG_MASK = 10,   // masks over patches
+    HIRL_RNG_MIX = 11,    // mixup and cutmix
+    HIRL_RNG_CLIP = 12,   // where a clip begins
     HIRL_RNG_TEST = 100
 } hirl_rng_purpose_t;
 
@@ -269,6 +269,10 @@ double hirl_rng_uniform(hirl_rng_t *rng);                        // [0, 1), 53 b
 double hirl_rng_range(hirl_rng_t *rng, double low, double high); // [low, high)
 int64_t hirl_rng_below(hirl_rng_t *rng, int64_t n);              // unbiased 0..n-1
 double hirl_rng_normal(hirl_rng_t *rng);                         // N(0, 1), Box-Muller
+
+/// x[i] = number first + i of hirl_rng_u32 on a fresh stream, i = 0..n-1. `rng` must be fresh from hirl_rng_make; 0 <= first,
+/// first + n <= 2^34.
+void hirl_rng_words(const hirl_rng_t *rng, int64_t first, int64_t n, uint32_t *x);
 
 /// x[i] = scale * (normal number first + i of the stream), i = 0..n-1: the numbers of hirl_rng_normal on
 /// a fresh stream up to the last bits of a double (vector logarithm and cosine), and at any split of a

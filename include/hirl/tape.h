@@ -108,6 +108,12 @@ hirl_status_t hirl_tape_concat_columns(hirl_tape_t *tape, hirl_var_t *x1, hirl_v
 hirl_status_t hirl_tape_gather_rows(hirl_tape_t *tape, hirl_var_t *x, const hirl_tensor_t *index,
                                     hirl_var_t **y_p);
 hirl_status_t hirl_tape_softmax(hirl_tape_t *tape, hirl_var_t *x, float scale, hirl_var_t **y_p);
+/// See hirl_op_dropout. drop NULL (inference) or p = 0: x itself. The counter's and indices' elements must not change before the backward pass.
+hirl_status_t hirl_tape_dropout(hirl_tape_t *tape, const hirl_drop_t *drop, hirl_var_t *x,
+                                hirl_var_t **y_p);
+/// residual + drop_path(x); see hirl_op_drop_path. drop NULL (inference) or p = 0: residual + x. Likewise.
+hirl_status_t hirl_tape_drop_path(hirl_tape_t *tape, const hirl_drop_t *drop, hirl_var_t *x,
+                                  hirl_var_t *residual, hirl_var_t **y_p);
 /// correct_p may be NULL; see hirl_op_cross_entropy.
 hirl_status_t hirl_tape_cross_entropy(hirl_tape_t *tape, hirl_var_t *logits, float scale,
                                       const hirl_tensor_t *target, hirl_var_t **loss_p,

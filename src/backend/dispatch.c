@@ -113,10 +113,10 @@ static hirl_status_t check_plain(call_t *call, const char *name, const hirl_tens
     return HIRL_OK;
 }
 
-static hirl_status_t take(call_t *call, const char *name, const hirl_tensor_t **x_p, int dtypes,
-                          int n_axes) {
+static hirl_status_t take_as_plain(call_t *call, const char *name, const hirl_tensor_t **x_p,
+                                   int dtypes, int n_axes) {
     HIRL_TRY(check_any(call, name, *x_p, dtypes, n_axes));
-    if (call->ops->has_layouts || !(*x_p)->layout) return HIRL_OK;
+    if (!(*x_p)->layout) return HIRL_OK;
     HIRL_REQUIRE(call->n_temp < MAX_TEMP, HIRL_ERR_INTERNAL, "%s: more than %d inputs to convert",
                  call->op, (int)MAX_TEMP);
     hirl_tensor_t *copy = &call->temp[call->n_temp];
@@ -125,6 +125,12 @@ static hirl_status_t take(call_t *call, const char *name, const hirl_tensor_t **
     ++call->n_temp;
     *x_p = copy;
     return HIRL_OK;
+}
+
+static hirl_status_t take(call_t *call, const char *name, const hirl_tensor_t **x_p, int dtypes,
+                          int n_axes) {
+    return call->ops->has_layouts ? check_any(call, name, *x_p, dtypes, n_axes)
+                                  : take_as_plain(call, name, x_p, dtypes, n_axes);
 }
 
 static hirl_status_t give(call_t *call, const char *name, hirl_tensor_t *y, hirl_shape_t shape,
@@ -797,6 +803,47 @@ hirl_status_t hirl_op_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *
     NEED_SAME(dy, y);
     GIVE(dx, y->shape, HIRL_F32);
     RUN(softmax_backward, y, dy, scale, dx);
+}
+
+// ---------------------------------------------------------------------------------------------- random masks
+
+static hirl_status_t check_drop(call_t *call, const hirl_drop_t *drop, const hirl_tensor_t *x) {
+    HIRL_REQUIRE(drop, HIRL_ERR_ARG, "%s: no draw given", call->op);
+    HIRL_REQUIRE(drop->p >= 0 && drop->p < 1, HIRL_ERR_ARG, "%s: p is %g, want 0 <= p < 1",
+                 call->op, (double)drop->p);
+    HIRL_TRY(check_plain(call, "counter", drop->counter, 1 << HIRL_I64, VECTOR));
+    HIRL_REQUIRE(drop->counter->shape.dim[0] == 2, HIRL_ERR_ARG,
+                 "%s: counter is %s, want [2]: seed, step", call->op, text_of(call, drop->counter));
+    HIRL_TRY(check_plain(call, "index", drop->index, 1 << HIRL_I64, VECTOR));
+    const int64_t n = drop->index->shape.dim[0];
+    HIRL_REQUIRE(x->shape.n_axes >= 1 && x->shape.dim[0] % n == 0, HIRL_ERR_ARG,
+                 "%s: x is %s, whose rows are not those of %lld samples", call->op,
+                 text_of(call, x), (long long)n);
+    HIRL_REQUIRE(hirl_tensor_count(x) / n <= INT64_C(4) << 32, HIRL_ERR_UNSUPPORTED,
+                 "%s: x is %s, want at most 2^34 elements a sample", call->op, text_of(call, x));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_op_dropout(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                              hirl_tensor_t *y) {
+    BEGIN(dropout);
+    PASS(take_as_plain(&call, "x", &x, ACTIVATION, ANY_AXES));
+    PASS(check_drop(&call, drop, x));
+    GIVE(y, x->shape, x->dtype);
+    RUN(dropout, drop, x, y);
+}
+
+hirl_status_t hirl_op_drop_path(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                                const hirl_tensor_t *residual, hirl_tensor_t *y) {
+    BEGIN(drop_path);
+    PASS(take_as_plain(&call, "x", &x, ACTIVATION, ANY_AXES));
+    PASS(check_drop(&call, drop, x));
+    if (residual) {
+        PASS(take_as_plain(&call, "residual", &residual, ACTIVATION, ANY_AXES));
+        NEED_SAME(residual, x);
+    }
+    GIVE(y, x->shape, x->dtype);
+    RUN(drop_path, drop, x, residual, y);
 }
 
 // ---------------------------------------------------------------------------------------------- losses

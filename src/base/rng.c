@@ -87,6 +87,26 @@ double hirl_rng_normal(hirl_rng_t *rng) {
     return radius * cos(6.283185307179586476925 * hirl_rng_uniform(rng));
 }
 
+void hirl_rng_words(const hirl_rng_t *rng, int64_t first, int64_t n, uint32_t *x) {
+    HIRL_ASSERT(rng->counter[0] == 0 && rng->n_left == 0 && first >= 0 && n >= 0 &&
+                first + n <= INT64_C(4) << 32);
+    const uint32_t c1 = rng->counter[1], c2 = rng->counter[2], c3 = rng->counter[3];
+    const uint32_t k0 = rng->key[0], k1 = rng->key[1];
+    int64_t i = 0;
+    for (; i < n && (first + i) % 4; ++i)
+        x[i] = philox((uint32_t)((first + i) / 4), c1, c2, c3, k0, k1).v[(first + i) % 4];
+    const uint32_t block = (uint32_t)((first + i) / 4);
+    const int64_t n_blocks = (n - i) / 4;
+    uint32_t *whole = x + i;
+#pragma omp simd
+    for (int64_t j = 0; j < n_blocks; ++j) {
+        const philox4x32_ctr_t out = philox(block + (uint32_t)j, c1, c2, c3, k0, k1);
+        for (int k = 0; k < 4; ++k) whole[4 * j + k] = out.v[k];
+    }
+    for (i += 4 * n_blocks; i < n; ++i)
+        x[i] = philox((uint32_t)((first + i) / 4), c1, c2, c3, k0, k1).v[(first + i) % 4];
+}
+
 // Whole groups of N_NORMALS, whatever part of them is asked for: a number must not depend on whether it
 // was computed in the vector loop or in its remainder.
 void hirl_rng_normals(const hirl_rng_t *rng, int64_t first, int64_t n, double scale, float *x) {

@@ -44,6 +44,10 @@ struct node {
             double count;    // samples x pixels of a (global) group
             bool has_relu, has_residual, is_training;
         } bn;
+        struct {
+            float p;
+            uint32_t site;
+        } drop;
         hirl_act_t act;
         float scale;
         int64_t n_first;

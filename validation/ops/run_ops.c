@@ -124,6 +124,9 @@ static bool describe_inputs(const line_t *l, inputs_t *in) {
         const char *key[] = {"k0", "k1", "k2"};
         for (int i = 0; i < 3 && field(l, key[i], 0); ++i)
             input_add(in, hirl_shape_2(field(l, "b", 1), field(l, key[i], 1)), false, 0, 0.9f);
+    } else if (is_op(l, "dropout") || is_op(l, "drop_path")) {
+        for (int i = 0; i < (is_op(l, "dropout") ? 1 : 2); ++i)
+            input_add(in, d > 1 ? hirl_shape_2(n, d) : image, true, 0, 1);
     } else {
         return false;
     }
@@ -185,6 +188,30 @@ static hirl_status_t indices(hirl_backend_t *be, hirl_shape_t shape, uint64_t id
     hirl_status_t status = hirl_backend_tensor(be, shape, HIRL_I32, t);
     if (status == HIRL_OK) status = hirl_backend_upload(be, host, t);
     free(host);
+    return status;
+}
+
+// Dropout and drop path of seed 5, step 9, samples 1000, 1001, ...
+static hirl_status_t apply_drop(hirl_tape_t *tape, const line_t *l, hirl_var_t **x,
+                                hirl_var_t **y_p) {
+    hirl_backend_t *be = hirl_tape_backend_view(tape);
+    const int64_t n = field(l, "samples", field(l, "n", 1)), counter[2] = {5, 9};
+    int64_t index[64];
+    hirl_tensor_t t1 = {0}, t2 = {0};
+    hirl_status_t status = HIRL_OK;
+    NEED(n <= 64);
+    for (int64_t i = 0; i < n; ++i) index[i] = 1000 + i;
+    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(2), HIRL_I64, &t1), status, done);
+    HIRL_TRY_GOTO(hirl_backend_upload(be, counter, &t1), status, done);
+    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(n), HIRL_I64, &t2), status, done);
+    HIRL_TRY_GOTO(hirl_backend_upload(be, index, &t2), status, done);
+    const hirl_drop_t drop = {
+        .p = (float)field(l, "p", 0) / 100, .site = 3, .counter = &t1, .index = &t2};
+    status = is_op(l, "dropout") ? hirl_tape_dropout(tape, &drop, x[0], y_p)
+                                 : hirl_tape_drop_path(tape, &drop, x[0], x[1], y_p);
+done:
+    hirl_tensor_reset(&t1);
+    hirl_tensor_reset(&t2);
     return status;
 }
 
@@ -251,6 +278,7 @@ static hirl_status_t apply(hirl_tape_t *tape, const line_t *l, const inputs_t *i
     if (is_op(l, "layer_norm")) return hirl_tape_layer_norm(tape, x[0], x[1], x[2], 1e-6f, y_p);
     if (is_op(l, "linear"))
         return hirl_tape_linear(tape, x[0], x[1], in->n > 2 ? x[2] : NULL, field_act(l), y_p);
+    if (is_op(l, "dropout") || is_op(l, "drop_path")) return apply_drop(tape, l, x, y_p);
     if (is_op(l, "matmul_const")) {
         HIRL_TRY(constant(be, hirl_shape_2(field(l, "m", 1), d), 60, 1, &t1));
         status = hirl_tape_matmul_const(tape, x[0], &t1, y_p);

@@ -206,6 +206,9 @@ CPU_OP(linear, const hirl_tensor_t *x, const hirl_tensor_t *w, const hirl_tensor
 CPU_OP(linear_backward, const hirl_tensor_t *dy, const hirl_tensor_t *x, const hirl_tensor_t *w,
        bool accumulate, hirl_tensor_t *dx, hirl_tensor_t *dw, hirl_tensor_t *dbias);
 
+CPU_OP(dropout, const hirl_drop_t *drop, const hirl_tensor_t *x, hirl_tensor_t *y);
+CPU_OP(drop_path, const hirl_drop_t *drop, const hirl_tensor_t *x, const hirl_tensor_t *residual,
+       hirl_tensor_t *y);
 CPU_OP(cross_entropy, const hirl_tensor_t *logits, float scale, const hirl_tensor_t *target,
        hirl_tensor_t *loss, hirl_tensor_t *lse, hirl_tensor_t *correct);
 CPU_OP(cross_entropy_backward, const hirl_tensor_t *logits, float scale,

@@ -183,6 +183,12 @@ hirl_status_t hirl_softmax_cuda(hirl_backend_t *be, const hirl_tensor_t *x, floa
                                 hirl_tensor_t *y);
 hirl_status_t hirl_softmax_backward_cuda(hirl_backend_t *be, const hirl_tensor_t *y,
                                          const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
+// cuda_random.c
+hirl_status_t hirl_dropout_cuda(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                                hirl_tensor_t *y);
+hirl_status_t hirl_drop_path_cuda(hirl_backend_t *be, const hirl_drop_t *drop,
+                                  const hirl_tensor_t *x, const hirl_tensor_t *residual,
+                                  hirl_tensor_t *y);
 // cuda_loss.c
 hirl_status_t hirl_cross_entropy_cuda(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
                                       const hirl_tensor_t *target, hirl_tensor_t *loss,

@@ -101,6 +101,10 @@ hirl_status_t ref_bn_combine(hirl_backend_t *be, const hirl_tensor_t *parts, hir
                              hirl_tensor_t *var);
 hirl_status_t ref_fold_rows(hirl_backend_t *be, float scale, const hirl_tensor_t *x, float keep,
                             hirl_tensor_t *y);
+hirl_status_t ref_dropout(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                          hirl_tensor_t *y);
+hirl_status_t ref_drop_path(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
+                            const hirl_tensor_t *residual, hirl_tensor_t *y);
 hirl_status_t ref_layer_norm(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *gamma,
                              const hirl_tensor_t *beta, float eps, hirl_tensor_t *y,
                              hirl_tensor_t *mean, hirl_tensor_t *rstd);

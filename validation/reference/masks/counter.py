@@ -4,7 +4,7 @@ counters {block, purpose, index}."""
 
 import math
 
-MASK, MIX, CLIP = 10, 11, 12  # purposes
+DROPOUT, MASK, MIX, CLIP = 9, 10, 11, 12  # purposes
 U32 = 0xFFFFFFFF
 
 
