@@ -448,51 +448,82 @@ void hirl_eval_size(int height, int width, int resize, int crop, int *out_height
     if (crop > 0) *out_height_p = *out_width_p = crop;
 }
 
-hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *image, int resize,
-                                int crop, bool is_bicubic, const float *mean, const float *std,
-                                float *out) {
-    HIRL_REQUIRE(image->height > 0 && image->width > 0, HIRL_ERR_ARG, "image is empty (%d x %d)",
-                 image->height, image->width);
+// Where an evaluation's view lies in the resized picture, and the picture in the view.
+typedef struct eval_plan {
+    hirl_resample_t how;
+    int out_height, out_width, before_y, before_x;
+} eval_plan_t;
+
+static hirl_status_t eval_plan_make(int height, int width, int resize, int crop, bool is_bicubic,
+                                    eval_plan_t *plan_p) {
+    HIRL_REQUIRE(height > 0 && width > 0, HIRL_ERR_ARG, "image is empty (%d x %d)", height, width);
     HIRL_REQUIRE(resize >= 0 && crop >= 0, HIRL_ERR_ARG,
                  "resize is %d and crop %d; neither may be negative", resize, crop);
-    HIRL_REQUIRE(
-        (double)resize * image->height <= INT_MAX && (double)resize * image->width <= INT_MAX,
-        HIRL_ERR_ARG, "resizing the shorter side of a %d x %d image to %d goes beyond 2^31",
-        image->height, image->width, resize);
-    int height, width;
-    resized_size(image->height, image->width, resize, &height, &width);
-    hirl_resample_t how = {.height = image->height,
-                           .width = image->width,
-                           .out_height = height,
-                           .out_width = width,
-                           .filter = is_bicubic ? HIRL_FILTER_BICUBIC : HIRL_FILTER_BILINEAR};
-    const int out_height = crop > 0 ? crop : height, out_width = crop > 0 ? crop : width;
-    const int window_y = central_window(height, out_height),
-              window_x = central_window(width, out_width);
-    how.y0 = max_int(window_y, 0);
-    how.x0 = max_int(window_x, 0);
-    how.n_y = min_int(out_height, height);
-    how.n_x = min_int(out_width, width);
-    const int before_y = how.y0 - window_y, before_x = how.x0 - window_x;
+    HIRL_REQUIRE((double)resize * height <= INT_MAX && (double)resize * width <= INT_MAX,
+                 HIRL_ERR_ARG,
+                 "resizing the shorter side of a %d x %d image to %d goes beyond 2^31", height,
+                 width, resize);
+    eval_plan_t plan = {.how = {.height = height,
+                                .width = width,
+                                .filter = is_bicubic ? HIRL_FILTER_BICUBIC : HIRL_FILTER_BILINEAR}};
+    hirl_resample_t *how = &plan.how;
+    resized_size(height, width, resize, &how->out_height, &how->out_width);
+    plan.out_height = crop > 0 ? crop : how->out_height;
+    plan.out_width = crop > 0 ? crop : how->out_width;
+    const int window_y = central_window(how->out_height, plan.out_height),
+              window_x = central_window(how->out_width, plan.out_width);
+    how->y0 = max_int(window_y, 0);
+    how->x0 = max_int(window_x, 0);
+    how->n_y = min_int(plan.out_height, how->out_height);
+    how->n_x = min_int(plan.out_width, how->out_width);
+    plan.before_y = how->y0 - window_y;
+    plan.before_x = how->x0 - window_x;
+    *plan_p = plan;
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_eval_window(hirl_augment_t *augment, int height, int width, int resize, int crop,
+                               bool is_bicubic, hirl_window_t *part_p) {
+    eval_plan_t plan;
+    HIRL_TRY(eval_plan_make(height, width, resize, crop, is_bicubic, &plan));
+    return hirl_resample_reach(augment, &plan.how, part_p);
+}
+
+hirl_status_t hirl_augment_eval_part(hirl_augment_t *augment, const hirl_image_t *image,
+                                     const hirl_window_t *part, int height, int width, int resize,
+                                     int crop, bool is_bicubic, const float *mean, const float *std,
+                                     float *out) {
+    eval_plan_t plan;
+    HIRL_TRY(eval_plan_make(height, width, resize, crop, is_bicubic, &plan));
+    plan.how.given = *part;
 
     const int channels = image->channels;
     const affine_t affine = affine_make(mean, std, channels);
-    const bool is_kept = height == image->height && width == image->width && out_height == height &&
-                         out_width == width;
+    const bool is_kept = plan.how.n_y == image->height && plan.how.n_x == image->width &&
+                         plan.how.out_height == height && plan.how.out_width == width &&
+                         plan.out_height == height && plan.out_width == width;
     if (is_kept) {
         normalize_image(image, &affine, out);
         return HIRL_OK;
     }
     hirl_planes_t planes;
-    HIRL_TRY(hirl_resample_planes(augment, image, &how, &planes));
-    const size_t pitch = (size_t)out_width * (size_t)channels;
-    if (how.n_y < out_height || how.n_x < out_width) {
-        for (size_t i = 0; i < (size_t)out_height * pitch; i++)
+    HIRL_TRY(hirl_resample_planes(augment, image, &plan.how, &planes));
+    const size_t pitch = (size_t)plan.out_width * (size_t)channels;
+    if (plan.how.n_y < plan.out_height || plan.how.n_x < plan.out_width) {
+        for (size_t i = 0; i < (size_t)plan.out_height * pitch; i++)
             out[i] = affine.offset[i % (size_t)channels];
     }
     normalize(&planes, channels, &affine, pitch,
-              out + (size_t)before_y * pitch + (size_t)before_x * (size_t)channels);
+              out + (size_t)plan.before_y * pitch + (size_t)plan.before_x * (size_t)channels);
     return HIRL_OK;
+}
+
+hirl_status_t hirl_augment_eval(hirl_augment_t *augment, const hirl_image_t *image, int resize,
+                                int crop, bool is_bicubic, const float *mean, const float *std,
+                                float *out) {
+    const hirl_window_t whole = {0, 0, image->height, image->width};
+    return hirl_augment_eval_part(augment, image, &whole, image->height, image->width, resize, crop,
+                                  is_bicubic, mean, std, out);
 }
 
 // ------------------------------------------------------------------------------- single operations

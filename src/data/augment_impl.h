@@ -71,8 +71,9 @@ struct hirl_augment {
 /// What part of the resized image is wanted, and how.
 typedef struct hirl_resample {
     int top, left, height, width; // of the input, in the image
-    int out_height, out_width;    // size the input part is resized to
-    int y0, x0, n_y, n_x;         // window of that size to be computed
+    hirl_window_t given; // of the input: what the image holds, top and left being 0; no height: all
+    int out_height, out_width; // size the input part is resized to
+    int y0, x0, n_y, n_x;      // window of that size to be computed
     hirl_filter_t filter;
     bool is_flipped;
 } hirl_resample_t;
@@ -81,6 +82,10 @@ typedef struct hirl_resample {
 /// `planes_p` stays valid until the next call with this scratch space.
 hirl_status_t hirl_resample_planes(hirl_augment_t *augment, const hirl_image_t *image,
                                    const hirl_resample_t *how, hirl_planes_t *planes_p);
+
+/// The part of the input that this reads. Errors: HIRL_ERR_MEMORY.
+hirl_status_t hirl_resample_reach(hirl_augment_t *augment, const hirl_resample_t *how,
+                                  hirl_window_t *reach_p);
 
 /// A whole image as planes, and back.
 hirl_status_t hirl_planes_load(hirl_augment_t *augment, const hirl_image_t *image,
@@ -225,6 +230,14 @@ hirl_status_t hirl_view_apply(hirl_augment_t *augment, const hirl_image_t *image
 /// Size of the evaluation transform's output.
 void hirl_eval_size(int height, int width, int resize, int crop, int *out_height_p,
                     int *out_width_p);
+/// The part of a height x width picture that the evaluation transform reads. Errors as hirl_augment_eval.
+hirl_status_t hirl_eval_window(hirl_augment_t *augment, int height, int width, int resize, int crop,
+                               bool is_bicubic, hirl_window_t *part_p);
+/// hirl_augment_eval of a height x width picture of which `image` is a part that holds hirl_eval_window: the same bits.
+hirl_status_t hirl_augment_eval_part(hirl_augment_t *augment, const hirl_image_t *image,
+                                     const hirl_window_t *part, int height, int width, int resize,
+                                     int crop, bool is_bicubic, const float *mean, const float *std,
+                                     float *out);
 
 #ifdef __cplusplus
 }

@@ -287,10 +287,12 @@ FOR_FIXED_TAPS(HORIZONTAL)
 #define HORIZONTAL_ROW(taps) {horizontal_gray_##taps, horizontal_rgb_##taps},
 static horizontal_fn_t *const horizontal_fixed[MAX_FIXED][2] = {FOR_FIXED_TAPS(HORIZONTAL_ROW)};
 
-// Rows first..first + tall->height of the crop.
-static void horizontal_pass(hirl_augment_t *augment, const hirl_image_t *image, int top, int left,
-                            int width, const hirl_table_t *table, const hirl_planes_t *tall) {
+// Rows of the image from `top` on. Its column 0 is column `image_left` of the input.
+static void horizontal_pass(hirl_augment_t *augment, const hirl_image_t *image, int top,
+                            int image_left, const hirl_window_t *reach, const hirl_table_t *table,
+                            const hirl_planes_t *tall) {
     uint32_t *row = augment->row.data;
+    const int left = reach->left - image_left;
     const int channels = image->channels;
     horizontal_fn_t *fixed =
         table->n_taps <= MAX_FIXED ? horizontal_fixed[table->n_taps - 1][channels == 3] : NULL;
@@ -301,9 +303,9 @@ static void horizontal_pass(hirl_augment_t *augment, const hirl_image_t *image, 
         uint8_t *out[3] = {NULL, NULL, NULL};
         for (int c = 0; c < channels; c++) out[c] = hirl_plane_row_view(tall, c, y);
         if (channels == 1)
-            widen_gray(in, row, width);
+            widen_gray(in, row + reach->left, reach->width);
         else
-            widen_rgb(in, row, width);
+            widen_rgb(in, row + reach->left, reach->width);
         if (fixed != NULL)
             fixed(row, table, out);
         else
@@ -375,32 +377,77 @@ static void vertical_pass(hirl_augment_t *augment, const hirl_planes_t *tall,
 
 // ------------------------------------------------------------------------------------ whole images
 
-hirl_status_t hirl_resample_planes(hirl_augment_t *augment, const hirl_image_t *image,
-                                   const hirl_resample_t *how, hirl_planes_t *planes_p) {
-    HIRL_REQUIRE(image->channels == 1 || image->channels == 3, HIRL_ERR_ARG,
-                 "image has %d channels; 1 or 3 can be augmented", image->channels);
-    HIRL_REQUIRE(how->top >= 0 && how->left >= 0 && how->height > 0 && how->width > 0 &&
-                     how->top <= image->height - how->height &&
-                     how->left <= image->width - how->width,
-                 HIRL_ERR_ARG, "crop of %d x %d at (%d, %d) lies outside of the %d x %d image",
-                 how->height, how->width, how->top, how->left, image->height, image->width);
+static hirl_status_t make_tables(hirl_augment_t *augment, const hirl_resample_t *how,
+                                 const hirl_table_t **down_p, const hirl_table_t **across_p) {
     HIRL_REQUIRE(
         how->n_y > 0 && how->n_x > 0 && how->y0 >= 0 && how->x0 >= 0 &&
             how->y0 <= how->out_height - how->n_y && how->x0 <= how->out_width - how->n_x &&
             how->out_width <= INT_MAX - HIRL_PLANE_ALIGN,
         HIRL_ERR_ARG, "window of %d x %d at (%d, %d) lies outside of the resized %d x %d image",
         how->n_y, how->n_x, how->y0, how->x0, how->out_height, how->out_width);
-
-    const hirl_table_t *across, *down;
     HIRL_TRY(hirl_table_make(augment, how->height, how->out_height, how->y0, how->n_y, how->filter,
-                             false, false, &down));
-    HIRL_TRY(hirl_table_make(augment, how->width, how->out_width, how->x0, how->n_x, how->filter,
-                             how->is_flipped, true, &across));
+                             false, false, down_p));
+    return hirl_table_make(augment, how->width, how->out_width, how->x0, how->n_x, how->filter,
+                           how->is_flipped, true, across_p);
+}
 
-    // The horizontal pass only visits the rows that the vertical one will read (first[] does not
-    // decrease).
-    const int first_row = down->first[0],
-              n_rows = down->first[how->n_y - 1] + down->n_taps - first_row;
+// What the outputs of an axis read; first[] rises, or falls where the output is flipped.
+static int reach_of(const hirl_table_t *table, int *n_p) {
+    const int a = table->first[0], b = table->first[table->n_out - 1];
+    *n_p = (a < b ? b : a) + table->n_taps - (a < b ? a : b);
+    return a < b ? a : b;
+}
+
+hirl_status_t hirl_resample_reach(hirl_augment_t *augment, const hirl_resample_t *how,
+                                  hirl_window_t *reach_p) {
+    const hirl_table_t *across, *down;
+    HIRL_TRY(make_tables(augment, how, &down, &across));
+    reach_p->top = reach_of(down, &reach_p->height);
+    reach_p->left = reach_of(across, &reach_p->width);
+    return HIRL_OK;
+}
+
+// The input lies in the image; or the image is the given part of the input.
+static hirl_status_t check_input(const hirl_image_t *image, const hirl_resample_t *how) {
+    const hirl_window_t *given = &how->given;
+    HIRL_REQUIRE(image->channels == 1 || image->channels == 3, HIRL_ERR_ARG,
+                 "image has %d channels; 1 or 3 can be augmented", image->channels);
+    if (given->height == 0)
+        HIRL_REQUIRE(how->top >= 0 && how->left >= 0 && how->height > 0 && how->width > 0 &&
+                         how->top <= image->height - how->height &&
+                         how->left <= image->width - how->width,
+                     HIRL_ERR_ARG, "crop of %d x %d at (%d, %d) lies outside of the %d x %d image",
+                     how->height, how->width, how->top, how->left, image->height, image->width);
+    else
+        HIRL_REQUIRE(how->top == 0 && how->left == 0 && given->height == image->height &&
+                         given->width == image->width && given->top >= 0 && given->left >= 0 &&
+                         given->top <= how->height - given->height &&
+                         given->left <= how->width - given->width,
+                     HIRL_ERR_ARG, "%d x %d pixels are no part at (%d, %d) of %d x %d",
+                     image->height, image->width, given->top, given->left, how->height, how->width);
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_resample_planes(hirl_augment_t *augment, const hirl_image_t *image,
+                                   const hirl_resample_t *how, hirl_planes_t *planes_p) {
+    const hirl_table_t *across, *down;
+    hirl_window_t reach;
+    HIRL_TRY(check_input(image, how));
+    HIRL_TRY(make_tables(augment, how, &down, &across));
+    reach.top = reach_of(down, &reach.height);
+    reach.left = reach_of(across, &reach.width);
+    const bool is_part = how->given.height > 0;
+    const int image_top = is_part ? how->given.top : -how->top, // of the input
+        image_left = is_part ? how->given.left : -how->left;
+    HIRL_REQUIRE(image_top <= reach.top && image_left <= reach.left &&
+                     reach.top + reach.height <= image_top + image->height &&
+                     reach.left + reach.width <= image_left + image->width,
+                 HIRL_ERR_ARG, "the %d x %d part at (%d, %d) lacks some of the %d x %d at (%d, %d)",
+                 image->height, image->width, image_top, image_left, reach.height, reach.width,
+                 reach.top, reach.left);
+
+    // The passes only visit the rows and columns that the window reads.
+    const int first_row = reach.top, n_rows = reach.height;
     const hirl_planes_t tall_shape = {NULL, image->channels, n_rows, how->n_x, across->n_padded};
     const hirl_planes_t out_shape = {NULL, image->channels, how->n_y, how->n_x, across->n_padded};
     hirl_planes_t tall = tall_shape, out = out_shape;
@@ -412,7 +459,7 @@ hirl_status_t hirl_resample_planes(hirl_augment_t *augment, const hirl_image_t *
     tall.data = augment->tall.data;
     out.data = augment->image.data;
 
-    horizontal_pass(augment, image, how->top + first_row, how->left, how->width, across, &tall);
+    horizontal_pass(augment, image, first_row - image_top, image_left, &reach, across, &tall);
     vertical_pass(augment, &tall, down, first_row, &out);
     *planes_p = out;
     return HIRL_OK;

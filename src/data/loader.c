@@ -209,17 +209,13 @@ static void shrink_edges(int *first, int *n, int side, int shrink) {
     *n = end - *first;
 }
 
-// What is decoded of a height x width image shown as sample `index`, and drawn from it. A picture is
+// What is decoded of a height x width image shown as training sample `index`, and drawn from it. A picture is
 // shrunk as far as all crops of it are resized to something smaller anyway.
 static void make_plan(const hirl_loader_t *loader, int64_t epoch, int64_t index, int height,
                       int width, bool may_shrink, plan_t *plan) {
     plan->shrink = 1;
     plan->height = height;
     plan->width = width;
-    if (!loader->is_train) {
-        plan->part = (hirl_window_t){0, 0, height, width};
-        return;
-    }
     draw_views(loader, epoch, index, plan);
     for (int shrink = 8; may_shrink && shrink > 1 && plan->shrink == 1; shrink /= 2) {
         if (is_large_enough(loader, plan, shrink)) plan->shrink = shrink;
@@ -234,6 +230,22 @@ static void make_plan(const hirl_loader_t *loader, int64_t epoch, int64_t index,
         }
     }
     cover(plan);
+}
+
+// The worker's plan of a sample, for training or evaluation.
+static hirl_status_t plan_sample(worker_t *worker, int64_t epoch, int64_t index, int height,
+                                 int width, bool may_shrink) {
+    const hirl_loader_t *loader = worker->loader;
+    plan_t *plan = &worker->plan;
+    if (loader->is_train) {
+        make_plan(loader, epoch, index, height, width, may_shrink, plan);
+        return HIRL_OK;
+    }
+    plan->shrink = 1;
+    plan->height = height;
+    plan->width = width;
+    return hirl_eval_window(worker->augment, height, width, loader->eval_resize, loader->eval_crop,
+                            loader->eval_is_bicubic, &plan->part);
 }
 
 static hirl_status_t read_sample(worker_t *worker, int64_t at, hirl_sample_t *sample_p) {
@@ -272,8 +284,8 @@ static hirl_status_t read_image(worker_t *worker, int64_t epoch, int64_t index, 
     const hirl_loader_t *loader = worker->loader;
     hirl_sample_t sample;
     HIRL_TRY(read_sample(worker, at, &sample));
-    make_plan(loader, epoch, index, sample.height, sample.width, may_shrink(loader, &sample),
-              &worker->plan);
+    HIRL_TRY(plan_sample(worker, epoch, index, sample.height, sample.width,
+                         may_shrink(loader, &sample)));
     HIRL_TRY(decode(worker, &sample, image_p));
     *label_p = sample.label;
     return HIRL_OK;
@@ -282,16 +294,18 @@ static hirl_status_t read_image(worker_t *worker, int64_t epoch, int64_t index, 
 static hirl_status_t make_eval_view(worker_t *worker, int64_t index, const hirl_image_t *image,
                                     float *out) {
     const hirl_loader_t *loader = worker->loader;
+    const plan_t *plan = &worker->plan;
     int height, width;
-    hirl_eval_size(image->height, image->width, loader->eval_resize, loader->eval_crop, &height,
+    hirl_eval_size(plan->height, plan->width, loader->eval_resize, loader->eval_crop, &height,
                    &width);
     char place[HIRL_DECK_TEXT_MAX];
     HIRL_REQUIRE(height == loader->height[0] && width == loader->width[0], HIRL_ERR_FORMAT,
                  "%s becomes %d x %d, the others %d x %d: set views%%eval_crop",
                  hirl_shard_set_place(loader->set, index, place), height, width, loader->height[0],
                  loader->width[0]);
-    return hirl_augment_eval(worker->augment, image, loader->eval_resize, loader->eval_crop,
-                             loader->eval_is_bicubic, loader->mean, loader->std, out);
+    return hirl_augment_eval_part(worker->augment, image, &plan->part, plan->height, plan->width,
+                                  loader->eval_resize, loader->eval_crop, loader->eval_is_bicubic,
+                                  loader->mean, loader->std, out);
 }
 
 // View v of an image or frame that was decoded by the worker's plan.
@@ -314,8 +328,8 @@ static hirl_status_t make_frame(worker_t *worker, const hirl_frames_t *frames, i
     hirl_sample_t sample;
     hirl_image_t image;
     HIRL_TRY(hirl_frames_sample(frames, number, &sample));
-    make_plan(loader, epoch, index, frames->height, frames->width, may_shrink(loader, &sample),
-              plan);
+    HIRL_TRY(plan_sample(worker, epoch, index, frames->height, frames->width,
+                         may_shrink(loader, &sample)));
     const hirl_status_t status = decode(worker, &sample, &image);
     HIRL_REQUIRE(status == HIRL_OK, status, "frame %lld of %lld: %s", (long long)number,
                  (long long)frames->n, hirl_error_text_view());

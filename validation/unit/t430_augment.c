@@ -94,6 +94,42 @@ static void to_bytes(const float *values, size_t n, int channels, const char *wh
     CHECK_MSG(worst < 7.2e-7, "%s: normalised values are off by up to %g", what, worst);
 }
 
+static int n_parts; // evaluations that read less than the image
+
+// The same bits from no more of the image than the transform says it reads, and not from less.
+static void check_eval_part(hirl_augment_t *augment, const hirl_image_t *image, const double *p,
+                            const float *want, size_t size) {
+    const int resize = (int)p[0], crop = (int)p[1], channels = image->channels;
+    const bool is_bicubic = p[2] != 0;
+    hirl_window_t part;
+    NEED_OK(
+        hirl_eval_window(augment, image->height, image->width, resize, crop, is_bicubic, &part));
+    CHECK(part.top >= 0 && part.left >= 0 && part.top + part.height <= image->height &&
+          part.left + part.width <= image->width);
+    n_parts += part.height < image->height || part.width < image->width;
+    const size_t pitch = (size_t)part.width * (size_t)channels;
+    uint8_t *pixels = malloc((size_t)part.height * pitch);
+    float *got = malloc(size * sizeof *got);
+    NEED(pixels && got);
+    for (int y = 0; y < part.height; y++)
+        memcpy(pixels + (size_t)y * pitch,
+               image->pixels + ((size_t)(part.top + y) * (size_t)image->width + (size_t)part.left) *
+                                   (size_t)channels,
+               pitch);
+    hirl_image_t seen = {pixels, part.height, part.width, channels};
+    CHECK_OK(hirl_augment_eval_part(augment, &seen, &part, image->height, image->width, resize,
+                                    crop, is_bicubic, mean_, std_, got));
+    CHECK(memcmp(got, want, size * sizeof *got) == 0);
+    seen.height--;
+    part.height--;
+    if (part.height > 0 && (resize > 0 || crop > 0))
+        CHECK_FAILS(hirl_augment_eval_part(augment, &seen, &part, image->height, image->width,
+                                           resize, crop, is_bicubic, mean_, std_, got),
+                    HIRL_ERR_ARG, "lacks");
+    free(pixels);
+    free(got);
+}
+
 static void run_case(hirl_augment_t *augment, const char *op, char *rest, hirl_image_t *image) {
     double p[32];
     int n = 0, used = 0, height = image->height, width = image->width;
@@ -121,6 +157,7 @@ static void run_case(hirl_augment_t *augment, const char *op, char *rest, hirl_i
         CHECK_OK(hirl_augment_eval(augment, image, (int)p[0], (int)p[1], p[2] != 0, mean_, std_,
                                    values));
         to_bytes(values, size, image->channels, op, out);
+        check_eval_part(augment, image, p, values, size);
         free(values);
     } else if (strcmp(op, "view") == 0) {
         height = width = (int)p[0];
@@ -244,6 +281,7 @@ static void test_reference(void) {
             n_done++;
         }
     }
+    CHECK(n_parts >= 10);
     fclose(file);
     free(kept.pixels);
     kept.pixels = NULL;
