@@ -456,10 +456,11 @@ format:
 
 ## check-format   fail if `make format` would change anything
 check-format:
-	@n=0; for f in $(FORMATTED); do \
-	    line=$$(set -o pipefail; $(CLANG_FORMAT) $$f | diff $$f - | sed -n '1s/[^0-9].*//p') && continue; \
-	    echo "$$f:$$line: 'make format' would change this"; n=$$((n + 1)); \
-	done; echo "check-format: $$n of $(words $(FORMATTED)) files are not in the project's format"; [ $$n -eq 0 ]
+	@set -o pipefail; $(CLANG_FORMAT) --dry-run -Werror $(FORMATTED) 2>&1 | awk -F: ' \
+	    /\[-Wclang-format-violations\]/ { if (!seen[$$1]++) { n++; \
+	        print $$1 ":" $$2 ": \"make format\" would change this" } } \
+	    /not found|No such file|[Ii]nvalid/ { print } \
+	    END { print "check-format: " n + 0 " of $(words $(FORMATTED)) files are not in the project'\''s format" }'
 
 # ------------------------------------------------------------------------------------------ the rest
 
