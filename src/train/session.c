@@ -180,7 +180,8 @@ static const hirl_key_t run_keys[] = {
     HIRL_ROW_BOOL(
         hirl_run_cfg_t, deterministic, ".true.",
         "On GPUs: only algorithms that give the same bits every time; needed for restarts "
-        "that repeat a run's bits. On CPUs all do."),
+        "that repeat a run's bits. Otherwise the fastest, timed when a shape is first met. On "
+        "CPUs all do."),
     HIRL_ROW_BOOL(hirl_run_cfg_t, tf32, ".false.",
                   "On GPUs: products of f32 numbers may round them to TF32 (10 bits of mantissa)."),
     HIRL_ROW_BOOL(

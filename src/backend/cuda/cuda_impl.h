@@ -90,6 +90,21 @@ void *hirl_cuda_plans_find(const cuda_plans_t *plans, const void *key, size_t ke
 hirl_status_t hirl_cuda_plans_keep(cuda_plans_t *plans, const void *key, size_t key_bytes,
                                    void *plan, void (*destroy)(void *plan));
 
+/// Most working memory that one call of a library may ask for; it comes from the pool, and engines that want more are left out. cuBLAS:
+/// what NVIDIA recommends for the largest of these cards (32 MiB, Hopper). cuDNN: enough for products of unfolded images,
+/// little enough to leave the memory to activations.
+#define HIRL_CUDA_BLAS_WORKSPACE ((size_t)32 << 20)
+#define HIRL_CUDA_DNN_WORKSPACE ((size_t)2 << 30)
+
+/// Algorithms that are timed against one another when a shape is first met, where the choice is free.
+enum { HIRL_CUDA_N_TIMED = 4 };
+/// Whether the choice is free: not where bits shall repeat (run%deterministic), for a timing can come out otherwise the next time, nor
+/// while a graph is captured, when nothing may be waited for.
+bool hirl_cuda_may_time(const cuda_ctx_t *ctx);
+/// Milliseconds of one run(self) on the compute stream, as an average over a few runs after a first one that is not counted; infinite
+/// if a run returns false. Waits for the stream. Runs must be repeatable.
+hirl_status_t hirl_cuda_time(cuda_ctx_t *ctx, bool (*run)(void *self), void *self, float *ms_p);
+
 /// Waits for the stream and tells what a kernel found wrong.
 hirl_status_t hirl_cuda_wait(cuda_ctx_t *ctx);
 

@@ -1,7 +1,8 @@
 /// Plans of cuBLASLt and cuDNN by shape: a table of keys (bytes) to whatever the maker wants to keep. It only grows; a training
-/// run has some hundreds.
+/// run has some hundreds. And the stopwatch by which plans are chosen.
 #include "cuda_impl.h"
 
+#include <math.h>
 #include <string.h>
 
 typedef struct entry {
@@ -72,4 +73,36 @@ hirl_status_t hirl_cuda_plans_keep(cuda_plans_t *plans, const void *key, size_t 
                        .destroy = destroy};
     plans->place[hash % N_PLACES] = entry;
     return HIRL_OK;
+}
+
+// ---------------------------------------------------------------------------------------------- timing
+
+bool hirl_cuda_may_time(const cuda_ctx_t *ctx) {
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    if (ctx->is_deterministic) return false;
+    return cudaStreamIsCapturing(ctx->stream, &capture) == cudaSuccess &&
+           capture == cudaStreamCaptureStatusNone;
+}
+
+hirl_status_t hirl_cuda_time(cuda_ctx_t *ctx, bool (*run)(void *self), void *self, float *ms_p) {
+    enum { N_RUNS = 5 };
+    cudaEvent_t event[2] = {NULL, NULL};
+    hirl_status_t status = HIRL_OK;
+    float ms = INFINITY;
+    for (int i = 0; i < 2; ++i)
+        HIRL_TRY_CUDA_GOTO(cudaEventCreateWithFlags(&event[i], cudaEventDefault), status, done);
+    bool is_good = run(self); // loads code and fills caches
+    HIRL_TRY_CUDA_GOTO(cudaEventRecord(event[0], ctx->stream), status, done);
+    for (int i = 0; is_good && i < N_RUNS; ++i) is_good = run(self);
+    HIRL_TRY_CUDA_GOTO(cudaEventRecord(event[1], ctx->stream), status, done);
+    HIRL_TRY_CUDA_GOTO(cudaEventSynchronize(event[1]), status, done);
+    if (is_good) {
+        HIRL_TRY_CUDA_GOTO(cudaEventElapsedTime(&ms, event[0], event[1]), status, done);
+        ms /= N_RUNS;
+    }
+    *ms_p = ms;
+done:
+    for (int i = 0; i < 2; ++i)
+        if (event[i]) (void)cudaEventDestroy(event[i]);
+    return status;
 }

@@ -57,6 +57,11 @@ struct running {
 
 /// Adds work to a stream; it runs when something waits for it. `name` must live as long as the program.
 cudaError_t enqueue(cudaStream_t stream, const char *name, std::function<void()> work);
+/// Work that runs says how long it takes by the device's clock, besides the microsecond that all work takes. Events tell that clock's time, so
+/// that what is chosen by timing is the same in every run. HIRL_EMU_FASTEST=N: libraries' algorithm N (from 1) is the fastest.
+void spend(int64_t ns);
+/// spend() of the algorithm `index`, from 1.
+void spend_as_algorithm(int index);
 /// True if the handle is one of ours.
 bool is_stream(cudaStream_t stream);
 /// Work that is at its turn calls this to make the device fail from now on, as a fault on real hardware does.

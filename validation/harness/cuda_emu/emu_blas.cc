@@ -1,6 +1,7 @@
 /// The emulated cuBLASLt. It refuses what the library's documentation does not promise (bias vectors of another type than the
 /// output, empty matrices), aborts where the library would read or write elsewhere, fills its workspace with garbage, and gives
-/// the epilogue max(x, 0) as the library does: NaN becomes 0. TF32 products round their inputs.
+/// the epilogue max(x, 0) as the library does: NaN becomes 0. TF32 products round their inputs. HIRL_EMU_BLAS_EPILOGUES=0 refuses
+/// epilogues. The heuristic offers two algorithms, the second without a workspace; see spend() in emu.h for their times.
 #include "cublasLt.h"
 
 #include "emu.h"
@@ -8,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <algorithm>
 #include <set>
@@ -57,6 +59,7 @@ static_assert(sizeof(preference) <= sizeof(cublasLtMatmulPreferenceOpaque_t),
 struct algo {
     uint64_t mark, workspace, hash;
     uint16_t align[4];
+    int32_t index; // from 1
 };
 static_assert(sizeof(algo) <= sizeof(cublasLtMatmulAlgo_t), "the opaque struct is too small");
 
@@ -116,6 +119,9 @@ cublasStatus_t judge(const desc &d, const layout &a, const layout &b, const layo
     if (kb != s->k || (int64_t)out.rows != s->m || (int64_t)out.columns != s->n ||
         c.rows != out.rows || c.columns != out.columns)
         return CUBLAS_STATUS_INVALID_VALUE;
+    const char *epilogues = getenv("HIRL_EMU_BLAS_EPILOGUES");
+    if (d.epilogue != CUBLASLT_EPILOGUE_DEFAULT && epilogues != nullptr && epilogues[0] == '0')
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     switch (d.epilogue) {
         case CUBLASLT_EPILOGUE_DEFAULT:
         case CUBLASLT_EPILOGUE_RELU:
@@ -167,6 +173,7 @@ struct product {
     const void *a_data, *b_data, *c_data;
     void *out_data, *workspace;
     size_t workspace_bytes;
+    int algorithm;
 };
 
 float gelu(float x) {
@@ -518,7 +525,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     const cublasStatus_t status = judge(*d, *a, *b, *c, *out, &s);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     const uint32_t types[4] = {a->type, b->type, c->type, out->type};
-    algo made = {algo_mark, 0, hash_of(*d, *a, *b, *c, *out), {}};
+    algo made = {algo_mark, 0, hash_of(*d, *a, *b, *c, *out), {}, 0};
     for (int i = 0; i < 4; ++i) {
         if (p->align[i] < (uint32_t)item_bytes(types[i])) return CUBLAS_STATUS_NOT_SUPPORTED;
         made.align[i] = (uint16_t)std::min(p->align[i], (uint32_t)256);
@@ -529,6 +536,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
         cublasLtMatmulHeuristicResult_t *r = &results[(*n_results)++];
         memset((void *)r, 0, sizeof *r);
         made.workspace = r->workspaceSize = workspaces[i];
+        made.index = i + 1;
         memcpy((void *)&r->algo, &made, sizeof made);
         r->state = CUBLAS_STATUS_SUCCESS;
         r->wavesCount = 1;
@@ -551,7 +559,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t dp, 
         alpha == nullptr || beta == nullptr || !is_stream(stream))
         return CUBLAS_STATUS_INVALID_VALUE;
     product p = {*d, *a,     *b,     *c,     *out,     {},        0,
-                 0,  a_data, b_data, c_data, out_data, workspace, workspace_bytes};
+                 0,  a_data, b_data, c_data, out_data, workspace, workspace_bytes,
+                 1};
     const cublasStatus_t status = judge(*d, *a, *b, *c, *out, &p.s);
     if (status != CUBLAS_STATUS_SUCCESS) return status;
     const void *data[4] = {a_data, b_data, c_data, out_data};
@@ -569,6 +578,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t dp, 
                      "the algorithm was chosen",
                      names[i], data[i], chosen.align[i]);
         p.workspace_bytes = chosen.workspace;
+        p.algorithm = chosen.index;
     } else {
         p.workspace_bytes = std::min(workspace_bytes, (size_t)4096);
     }
@@ -601,7 +611,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t dp, 
         const int64_t length = d->epilogue == CUBLASLT_EPILOGUE_BGRADB ? p.s.n : p.s.m;
         require_device(d->bias, (size_t)(((out->n_batches - 1) * d->bias_stride + length) * item),
                        "cublasLtMatmul: the bias");
-        if ((uintptr_t)d->bias % (uintptr_t)item != 0) return CUBLAS_STATUS_INVALID_VALUE;
+        if ((uintptr_t)d->bias % 16 != 0) return CUBLAS_STATUS_INVALID_VALUE; // its widest access
     }
     if (has_aux(d->epilogue)) {
         const int64_t last = (out->n_batches - 1) * d->aux_stride + (p.s.n - 1) * d->aux_ld + p.s.m;
@@ -612,6 +622,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t dp, 
     enqueue(stream, "cublasLtMatmul", [p]() {
         if (p.workspace_bytes > 0) memset(p.workspace, 0xff, p.workspace_bytes);
         for (int64_t i = 0; i < p.out.n_batches; ++i) run_batch(p, i);
+        spend_as_algorithm(p.algorithm);
     });
     return CUBLAS_STATUS_SUCCESS;
 }
