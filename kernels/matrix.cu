@@ -2,7 +2,8 @@
 /// (accumulating 12 | 10), bias 8 | 4, epilogue 8 | 4 (with `pre` 12 | 6), column sums 4 | 2.
 ///
 /// Packing transposes [n_in, n_taps] to [n_taps, n_in] for each output channel, through shared memory, so that both sides are
-/// read and written in order. Rows there have an odd length, so that neither side meets a bank twice.
+/// read and written in order. Rows there have an odd length, so that neither side meets a bank twice, and 128 taps at most, so that
+/// a block has neighbours in both orders where there are many (images that are transposed for cuDNN).
 #include "matrix.h"
 
 #include "act.h"
@@ -58,6 +59,7 @@ template <typename T, int ACT> struct epilogue_op {
 // ---------------------------------------------------------------------------------------------- weights
 
 enum { THREADS = 256, TILE = 4096 };
+constexpr int64_t most_taps = 128;
 
 /// A block takes `n_in_here` input channels and `n_taps_here` taps of one output channel.
 struct weights_plan {
@@ -70,7 +72,7 @@ weights_plan plan_weights(int64_t n_in, int64_t n_taps) {
     weights_plan p;
     p.n_in = n_in;
     p.n_taps = n_taps;
-    p.n_taps_here = (int)(n_taps < TILE - 1 ? n_taps : TILE - 1);
+    p.n_taps_here = (int)(n_taps < most_taps ? n_taps : most_taps);
     p.pitch = p.n_taps_here | 1;
     p.n_taps_blocks = (n_taps + p.n_taps_here - 1) / p.n_taps_here;
     p.n_in_blocks = (n_in + TILE / p.pitch - 1) / (TILE / p.pitch);

@@ -15,7 +15,7 @@ extern "C" {
 /// w f32 [n_out, n_in, n_taps] -> packed [n_out, n_taps, n_in] of `dtype`; n_taps = kH kW.
 cudaError_t hirl_k_conv_weights_pack(cudaStream_t stream, const float *w, int64_t n_out,
                                      int64_t n_in, int64_t n_taps, void *packed, int dtype);
-/// dw (+)= packed, the other way.
+/// dw (+)= packed, the other way. Both serve images too: n_out of them, n_in channels, n_taps pixels.
 cudaError_t hirl_k_conv_weights_unpack(cudaStream_t stream, const void *packed, int dtype,
                                        int64_t n_out, int64_t n_in, int64_t n_taps, bool accumulate,
                                        float *dw);

@@ -1,11 +1,19 @@
 /// Convolutions by cuDNN's graph API: one operation a graph, images in [N, H, W, C] order, weights packed to [O, kH, kW, I] in the
-/// images' dtype before each use. The engine is the first of cuDNN's heuristic list that accepts the shapes, and that repeats its
-/// bits where this was asked for. f32 takes no engine of tensor cores unless TF32 was allowed. Sums are f32; bf16
-/// weight gradients are rounded to bf16 once, as in mixed-precision training elsewhere, and added up in f32.
+/// images' dtype before each use. Sums are f32; 16-bit weight gradients are rounded to 16 bits once, as in mixed-precision training
+/// elsewhere, and added up in f32.
+///
+/// Choice of the engine: cuDNN's heuristic A, then its fallback, each in its own order. Left out are engines that break what the run asks for
+/// (by their numerical notes): f32 on tensor cores unless TF32 was allowed, inputs or sums of less precision always, bits
+/// that do not repeat where they shall; and those that want too much workspace or refuse the shapes. Of what is left the first is
+/// taken where bits shall repeat, for the heuristic gives the same list again; else the first few are timed once a shape.
+/// If nothing is left, the same is asked for f32 images in [N, C, H, W] order, whose engines without tensor cores are
+/// older and take more shapes: images are then transposed before and after (read and written once more each), which is told.
 #include "cuda_impl.h"
 
 #include "kernels/matrix.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 // cuDNN 9 renames how plans are tied to a handle; the old names serve all of its versions.
@@ -14,8 +22,6 @@
 typedef enum conv_kind { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHTS } conv_kind_t;
 
 enum { UID_X = 1, UID_W, UID_Y, N_TENSORS = 3, N_ENGINES = 16, N_NOTES = 16, ALIGNMENT = 16 };
-static const int64_t WORKSPACE_LIMIT = INT64_C(2) << 30;
-
 typedef struct conv_key {
     int64_t x[4], w[4], y[4]; // [N, C, H, W], [O, I, kH, kW], [N, O, OH, OW]
     int32_t stride[2], pad[2];
@@ -25,8 +31,16 @@ typedef struct conv_key {
 
 typedef struct conv_plan {
     cudnnBackendDescriptor_t plan;
-    int64_t workspace_bytes;
+    int64_t workspace_bytes, engine; // engine: cuDNN's number of it
+    bool is_nchw;                    // f32 in [N, C, H, W] order, whatever the key says
 } conv_plan_t;
+
+/// Engines that may be used, in the order of the heuristics, and why others may not.
+typedef struct candidates {
+    conv_plan_t *plan[HIRL_CUDA_N_TIMED];
+    int n, n_wanted;
+    int n_seen, n_tf32, n_imprecise, n_unrepeatable, n_large, n_refused;
+} candidates_t;
 
 // ---------------------------------------------------------------------------------------------- descriptors
 
@@ -43,10 +57,13 @@ static hirl_status_t set(desc_t desc, cudnnBackendAttributeName_t name,
     return HIRL_OK;
 }
 
-/// A packed tensor in the order [outer, spatial, channels]: dim is [N, C, H, W].
+/// A packed tensor in the order [outer, spatial, channels], or [outer, channels, spatial] (NCHW): dim is [N, C, H, W].
 static hirl_status_t tensor_make(int64_t uid, const int64_t dim[4], cudnnDataType_t type,
-                                 desc_t *desc_p) {
-    const int64_t stride[4] = {dim[1] * dim[2] * dim[3], 1, dim[3] * dim[1], dim[1]};
+                                 bool is_nchw, desc_t *desc_p) {
+    const int64_t outer = dim[1] * dim[2] * dim[3];
+    const int64_t strides[2][4] = {{outer, 1, dim[3] * dim[1], dim[1]},
+                                   {outer, dim[2] * dim[3], dim[3], 1}};
+    const int64_t *stride = strides[is_nchw];
     const int64_t alignment = ALIGNMENT;
     HIRL_TRY_CUDNN(cudnnBackendCreateDescriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR, desc_p));
     HIRL_TRY(set(*desc_p, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &uid));
@@ -116,13 +133,14 @@ static void graph_reset(graph_t *g) {
     for (int i = 0; i < N_TENSORS; ++i) desc_destroy(&g->tensor[i]);
 }
 
-static hirl_status_t graph_make(cuda_ctx_t *ctx, const conv_key_t *key, graph_t *g) {
-    const cudnnDataType_t type = key->dtype == HIRL_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+static hirl_status_t graph_make(cuda_ctx_t *ctx, const conv_key_t *key, bool is_nchw, graph_t *g) {
+    const cudnnDataType_t type =
+        key->dtype == HIRL_BF16 && !is_nchw ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
     const struct operation_names *names = &NAMES[key->kind];
     const float alpha = 1, beta = 0;
-    HIRL_TRY(tensor_make(UID_X, key->x, type, &g->tensor[0]));
-    HIRL_TRY(tensor_make(UID_W, key->w, type, &g->tensor[1]));
-    HIRL_TRY(tensor_make(UID_Y, key->y, type, &g->tensor[2]));
+    HIRL_TRY(tensor_make(UID_X, key->x, type, is_nchw, &g->tensor[0]));
+    HIRL_TRY(tensor_make(UID_W, key->w, type, is_nchw, &g->tensor[1]));
+    HIRL_TRY(tensor_make(UID_Y, key->y, type, is_nchw, &g->tensor[2]));
     HIRL_TRY(convolution_make(key, &g->convolution));
     HIRL_TRY_CUDNN(cudnnBackendCreateDescriptor(names->type, &g->operation));
     HIRL_TRY(set(g->operation, names->conv, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &g->convolution));
@@ -143,12 +161,21 @@ static hirl_status_t graph_make(cuda_ctx_t *ctx, const conv_key_t *key, graph_t 
 
 // ---------------------------------------------------------------------------------------------- choosing an engine
 
-/// Whether this rank may use the engine of `config`.
-static bool is_allowed(const cuda_ctx_t *ctx, const conv_key_t *key, desc_t config) {
+static void plan_destroy(void *self) {
+    conv_plan_t *plan = self;
+    if (!plan) return;
+    desc_destroy(&plan->plan);
+    hirl_mem_free(plan);
+}
+
+/// Whether this rank may use the engine of `config` for images of this dtype; counts why not. *engine_p: cuDNN's number of it.
+static bool is_allowed(const cuda_ctx_t *ctx, hirl_dtype_t dtype, desc_t config, candidates_t *c,
+                       int64_t *engine_p) {
     desc_t engine = NULL;
     cudnnBackendNumericalNote_t note[N_NOTES];
     int64_t n = 0, n_notes = 0;
-    bool is_good =
+    bool is_tf32 = false, is_imprecise = false, is_unrepeatable = false;
+    const bool is_known =
         cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) ==
             CUDNN_STATUS_SUCCESS &&
         cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
@@ -156,23 +183,38 @@ static bool is_allowed(const cuda_ctx_t *ctx, const conv_key_t *key, desc_t conf
         cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
                                  CUDNN_TYPE_NUMERICAL_NOTE, N_NOTES, &n_notes,
                                  note) == CUDNN_STATUS_SUCCESS;
-    for (int64_t i = 0; is_good && i < n_notes && i < N_NOTES; ++i) {
-        const bool is_tf32 = note[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE && key->dtype == HIRL_F32;
-        if (is_tf32 && !ctx->has_tf32) is_good = false;
+    for (int64_t i = 0; is_known && i < n_notes && i < N_NOTES; ++i) {
+        if (note[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE && dtype == HIRL_F32 && !ctx->has_tf32)
+            is_tf32 = true;
         if (note[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC && ctx->is_deterministic)
-            is_good = false;
-        // Sums in reduced precision are nobody's wish.
-        if (note[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION) is_good = false;
+            is_unrepeatable = true;
+        if (note[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION ||
+            note[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)
+            is_imprecise = true;
     }
+    if (!is_known ||
+        cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n,
+                                 engine_p) != CUDNN_STATUS_SUCCESS)
+        *engine_p = -1;
     desc_destroy(&engine);
-    return is_good;
+    ++c->n_seen;
+    if (!is_known)
+        ++c->n_refused;
+    else if (is_imprecise)
+        ++c->n_imprecise;
+    else if (is_tf32)
+        ++c->n_tf32;
+    else if (is_unrepeatable)
+        ++c->n_unrepeatable;
+    return is_known && !is_imprecise && !is_tf32 && !is_unrepeatable;
 }
 
-/// A plan of this engine; *plan_p stays NULL if the engine does not take these shapes.
-static void try_engine(cuda_ctx_t *ctx, desc_t config, conv_plan_t *plan) {
+/// Adds the plan of an engine if that takes these shapes.
+static hirl_status_t try_engine(cuda_ctx_t *ctx, desc_t config, int64_t engine, bool is_nchw,
+                                candidates_t *c) {
     desc_t desc = NULL;
     int64_t n = 0, bytes = 0;
-    const bool is_good =
+    const bool is_possible =
         cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &desc) ==
             CUDNN_STATUS_SUCCESS &&
         cudnnBackendSetAttribute(desc, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
@@ -182,19 +224,26 @@ static void try_engine(cuda_ctx_t *ctx, desc_t config, conv_plan_t *plan) {
                                  &config) == CUDNN_STATUS_SUCCESS &&
         cudnnBackendFinalize(desc) == CUDNN_STATUS_SUCCESS &&
         cudnnBackendGetAttribute(desc, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64,
-                                 1, &n, &bytes) == CUDNN_STATUS_SUCCESS &&
-        bytes <= WORKSPACE_LIMIT;
-    if (is_good) {
-        plan->plan = desc;
-        plan->workspace_bytes = bytes;
-    } else {
+                                 1, &n, &bytes) == CUDNN_STATUS_SUCCESS;
+    const bool is_small = bytes <= (int64_t)HIRL_CUDA_DNN_WORKSPACE;
+    if (!is_possible) ++c->n_refused;
+    if (is_possible && !is_small) ++c->n_large;
+    conv_plan_t *plan = NULL;
+    hirl_status_t status = HIRL_OK;
+    if (is_possible && is_small) status = HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &plan);
+    if (!plan) {
         desc_destroy(&desc);
+        return status;
     }
+    *plan =
+        (conv_plan_t){.plan = desc, .workspace_bytes = bytes, .engine = engine, .is_nchw = is_nchw};
+    c->plan[c->n++] = plan;
+    return HIRL_OK;
 }
 
-/// Tries the engines that one heuristic names, best first.
-static hirl_status_t try_heuristic(cuda_ctx_t *ctx, const conv_key_t *key, desc_t graph,
-                                   cudnnBackendHeurMode_t mode, conv_plan_t *plan) {
+/// Tries the engines that one heuristic names, best first, until enough are found.
+static hirl_status_t try_heuristic(cuda_ctx_t *ctx, hirl_dtype_t dtype, desc_t graph,
+                                   cudnnBackendHeurMode_t mode, bool is_nchw, candidates_t *c) {
     desc_t heuristic = NULL, config[N_ENGINES] = {NULL};
     int64_t n = 0;
     hirl_status_t status = HIRL_OK;
@@ -215,46 +264,91 @@ static hirl_status_t try_heuristic(cuda_ctx_t *ctx, const conv_key_t *key, desc_
     // A heuristic without an answer is no failure: the next one may have one.
     if (code == CUDNN_STATUS_ALLOC_FAILED)
         status = hirl_cuda_fail_dnn(code, "choosing an engine", __FILE__, __LINE__, __func__);
-    for (int64_t i = 0;
-         status == HIRL_OK && code == CUDNN_STATUS_SUCCESS && !plan->plan && i < n && i < N_ENGINES;
-         ++i)
-        if (is_allowed(ctx, key, config[i])) try_engine(ctx, config[i], plan);
+    if (code != CUDNN_STATUS_SUCCESS) n = 0;
+    for (int64_t i = 0; status == HIRL_OK && c->n < c->n_wanted && i < n && i < N_ENGINES; ++i) {
+        int64_t engine = -1;
+        if (is_allowed(ctx, dtype, config[i], c, &engine))
+            status = try_engine(ctx, config[i], engine, is_nchw, c);
+    }
     for (int i = 0; i < N_ENGINES; ++i) desc_destroy(&config[i]);
     desc_destroy(&heuristic);
     return status;
 }
 
-static void plan_destroy(void *self) {
-    conv_plan_t *plan = self;
-    desc_destroy(&plan->plan);
-    hirl_mem_free(plan);
+static void candidates_reset(candidates_t *c) {
+    for (int i = 0; i < c->n; ++i) plan_destroy(c->plan[i]);
+    c->n = 0;
 }
 
-static hirl_status_t plan_make(cuda_ctx_t *ctx, const conv_key_t *key, conv_plan_t **plan_p) {
-    static const char *const kind[] = {"forward", "backward data", "backward weights"};
+/// "x [32, 56, 56, 64] f32 with w [64, 64, 3, 3], stride 1 1, pad 1 1", x as [N, H, W, C].
+enum { KEY_TEXT = 224 };
+static const char *key_text(const conv_key_t *key, char text[KEY_TEXT]) {
+    const int64_t *x = key->x, *w = key->w;
+    snprintf(text, KEY_TEXT,
+             "x [%lld, %lld, %lld, %lld] %s with w [%lld, %lld, %lld, %lld], stride %d %d, pad %d "
+             "%d",
+             (long long)x[0], (long long)x[2], (long long)x[3], (long long)x[1],
+             hirl_dtype_name((hirl_dtype_t)key->dtype), (long long)w[0], (long long)w[1],
+             (long long)w[2], (long long)w[3], (int)key->stride[0], (int)key->stride[1],
+             (int)key->pad[0], (int)key->pad[1]);
+    return text;
+}
+
+static const char *const KIND[] = {"forward", "backward data", "backward weights"};
+
+/// Adds a part like ", 2 use TF32 (run%tf32)" if there are any.
+static void add_reason(char *text, size_t size, int n, const char *reason) {
+    const size_t used = strlen(text);
+    if (n > 0 && used < size)
+        snprintf(text + used, size - used, "%s%d %s", used ? ", " : "", n, reason);
+}
+
+static hirl_status_t fail_without_engine(const cuda_ctx_t *ctx, const conv_key_t *key,
+                                         const candidates_t *c) {
+    char text[KEY_TEXT], why[400] = "", large[64], limit[32];
+    add_reason(why, sizeof why, c->n_refused, "refuse the shape");
+    add_reason(why, sizeof why, c->n_tf32, "round to TF32 (run%tf32 = .true. allows them)");
+    add_reason(why, sizeof why, c->n_unrepeatable,
+               "do not repeat their bits (run%deterministic = .false. allows them)");
+    add_reason(why, sizeof why, c->n_imprecise, "round inputs or sums");
+    snprintf(large, sizeof large, "want more workspace than %s",
+             hirl_text_bytes(limit, (double)HIRL_CUDA_DNN_WORKSPACE));
+    add_reason(why, sizeof why, c->n_large, large);
+    return HIRL_FAIL(
+        HIRL_ERR_UNSUPPORTED,
+        "cuDNN has no %s engine for a convolution of %s, neither in NHWC order nor in f32 in NCHW "
+        "order; of %d engines: %s; try %sanother image size or batch, or run%%device = 'cpu'",
+        KIND[key->kind], key_text(key, text), c->n_seen, why[0] ? why : "none was named",
+        key->dtype == HIRL_F32 && !ctx->has_tf32
+            ? "run%tf32 = .true., run%precision = 'bf16' (tensor cores), "
+            : "");
+}
+
+/// One engine at least, all of one order of images.
+static hirl_status_t candidates_find(cuda_ctx_t *ctx, const conv_key_t *key, candidates_t *c) {
     static const cudnnBackendHeurMode_t mode[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
-    conv_plan_t *plan = NULL;
-    graph_t graph = {0};
-    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &plan));
-    hirl_status_t status = graph_make(ctx, key, &graph);
-    for (int i = 0; i < 2 && status == HIRL_OK && !plan->plan; ++i)
-        status = try_heuristic(ctx, key, graph.graph, mode[i], plan);
-    graph_reset(&graph);
-    if (status == HIRL_OK && !plan->plan)
-        status = HIRL_FAIL(
-            HIRL_ERR_UNSUPPORTED,
-            "cuDNN has no %s engine for a convolution of x [%lld, %lld, %lld, %lld] with w [%lld, "
-            "%lld, %lld, %lld] "
-            "in %s%s",
-            kind[key->kind], (long long)key->x[0], (long long)key->x[2], (long long)key->x[3],
-            (long long)key->x[1], (long long)key->w[0], (long long)key->w[1], (long long)key->w[2],
-            (long long)key->w[3], hirl_dtype_name((hirl_dtype_t)key->dtype),
-            ctx->is_deterministic ? " that repeats its bits (run%deterministic)" : "");
-    if (status != HIRL_OK) {
-        plan_destroy(plan);
-        return status;
+    hirl_status_t status = HIRL_OK;
+    memset(c, 0, sizeof *c);
+    c->n_wanted = hirl_cuda_may_time(ctx) ? HIRL_CUDA_N_TIMED : 1;
+    for (int order = 0; order < 2 && status == HIRL_OK && c->n == 0; ++order) {
+        const bool is_nchw = order == 1;
+        graph_t graph = {0};
+        status = graph_make(ctx, key, is_nchw, &graph);
+        for (int i = 0; i < 2 && status == HIRL_OK && c->n < c->n_wanted; ++i)
+            status = try_heuristic(ctx, is_nchw ? HIRL_F32 : (hirl_dtype_t)key->dtype, graph.graph,
+                                   mode[i], is_nchw, c);
+        graph_reset(&graph);
     }
-    *plan_p = plan;
+    if (status == HIRL_OK && c->n == 0) status = fail_without_engine(ctx, key, c);
+    if (status != HIRL_OK) candidates_reset(c);
+    HIRL_TRY(status);
+    if (c->plan[0]->is_nchw) {
+        char text[KEY_TEXT];
+        hirl_log_rank(HIRL_LOG_WARN,
+                      "no cuDNN engine takes a %s convolution of %s in NHWC order: images are "
+                      "transposed to f32 in NCHW order for it, which costs time and memory",
+                      KIND[key->kind], key_text(key, text));
+    }
     return HIRL_OK;
 }
 
@@ -280,61 +374,153 @@ static conv_key_t key_of(conv_kind_t kind, const hirl_conv_param_t *p, const hir
     return key;
 }
 
-static hirl_status_t execute(cuda_ctx_t *ctx, const conv_plan_t *plan, void *x, void *w, void *y) {
-    void *pointers[N_TENSORS] = {x, w, y}, *workspace = NULL;
+/// Runs a plan on the arrays x, w and y. The caller says what failed.
+static cudnnStatus_t execute(cuda_ctx_t *ctx, const conv_plan_t *plan, void *const array[N_TENSORS],
+                             void *workspace) {
     const int64_t uids[N_TENSORS] = {UID_X, UID_W, UID_Y};
     desc_t pack = NULL;
-    hirl_status_t status = HIRL_OK;
-    HIRL_TRY(hirl_cuda_scratch(ctx, (size_t)plan->workspace_bytes, &workspace));
     cudnnStatus_t code = cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
     if (code == CUDNN_STATUS_SUCCESS)
         code = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64,
                                         N_TENSORS, uids);
     if (code == CUDNN_STATUS_SUCCESS)
         code = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS,
-                                        CUDNN_TYPE_VOID_PTR, N_TENSORS, pointers);
+                                        CUDNN_TYPE_VOID_PTR, N_TENSORS, array);
     if (code == CUDNN_STATUS_SUCCESS)
         code = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
                                         CUDNN_TYPE_VOID_PTR, 1, &workspace);
     if (code == CUDNN_STATUS_SUCCESS) code = cudnnBackendFinalize(pack);
     if (code == CUDNN_STATUS_SUCCESS) code = cudnnBackendExecute(ctx->dnn, plan->plan, pack);
-    if (code != CUDNN_STATUS_SUCCESS)
-        status = hirl_cuda_fail_dnn(code, "a convolution", __FILE__, __LINE__, __func__);
     desc_destroy(&pack);
-    hirl_cuda_scratch_free(ctx, (size_t)plan->workspace_bytes, workspace);
-    return status;
+    return code;
+}
+
+typedef struct trial {
+    cuda_ctx_t *ctx;
+    const conv_plan_t *plan;
+    void *const *array;
+    void *workspace;
+} trial_t;
+
+static bool run_trial(void *self) {
+    const trial_t *t = self;
+    return execute(t->ctx, t->plan, t->array, t->workspace) == CUDNN_STATUS_SUCCESS;
+}
+
+/// Which of several engines is the fastest on these arrays (the output is overwritten each time); the first where none can be timed.
+static hirl_status_t choose(cuda_ctx_t *ctx, const conv_key_t *key, const candidates_t *c,
+                            void *const array[N_TENSORS], int *best_p) {
+    float least = INFINITY;
+    *best_p = 0;
+    if (c->n < 2) return HIRL_OK;
+    for (int i = 0; i < c->n; ++i) {
+        const size_t bytes = (size_t)c->plan[i]->workspace_bytes;
+        trial_t trial = {ctx, c->plan[i], array, NULL};
+        float ms = INFINITY;
+        if (hirl_cuda_scratch(ctx, bytes, &trial.workspace) != HIRL_OK) {
+            hirl_error_reset();
+            continue;
+        }
+        const hirl_status_t status = hirl_cuda_time(ctx, run_trial, &trial, &ms);
+        hirl_cuda_scratch_free(ctx, bytes, trial.workspace);
+        HIRL_TRY(status);
+        if (ms >= least) continue;
+        least = ms;
+        *best_p = i;
+    }
+    char text[KEY_TEXT];
+    hirl_log_rank(HIRL_LOG_DEBUG, "convolution %s of %s: engine %lld, %d of %d, %.4f ms",
+                  KIND[key->kind], key_text(key, text), (long long)c->plan[*best_p]->engine,
+                  *best_p + 1, c->n, (double)least);
+    return HIRL_OK;
+}
+
+/// The arrays that an engine works on: the given ones, or copies in its order or at an address that it can read.
+typedef struct arrays {
+    void *given[N_TENSORS], *used[N_TENSORS];
+    size_t bytes[N_TENSORS]; // of copies
+    int64_t outer[N_TENSORS], channels[N_TENSORS], taps[N_TENSORS];
+    int output;
+} arrays_t;
+
+static hirl_status_t arrays_begin(cuda_ctx_t *ctx, const conv_key_t *key, bool is_nchw,
+                                  arrays_t *a) {
+    const int64_t *dims[N_TENSORS] = {key->x, key->w, key->y};
+    const int dtype = key->dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32;
+    a->output = key->kind == FORWARD ? 2 : key->kind == BACKWARD_DATA ? 0 : 1;
+    for (int i = 0; i < N_TENSORS; ++i) {
+        a->outer[i] = dims[i][0];
+        a->channels[i] = dims[i][1];
+        a->taps[i] = dims[i][2] * dims[i][3];
+        a->used[i] = a->given[i];
+        if (!is_nchw && (uintptr_t)a->given[i] % ALIGNMENT == 0) continue;
+        const int64_t count = a->outer[i] * a->channels[i] * a->taps[i];
+        const size_t bytes =
+            (size_t)count * hirl_dtype_size(is_nchw ? HIRL_F32 : (hirl_dtype_t)key->dtype);
+        void *copy = NULL;
+        HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &copy));
+        a->used[i] = copy;
+        a->bytes[i] = bytes;
+        if (i == a->output) continue;
+        if (is_nchw)
+            HIRL_TRY_CUDA(hirl_k_conv_weights_unpack(ctx->stream, a->given[i], dtype, a->outer[i],
+                                                     a->channels[i], a->taps[i], false, copy));
+        else
+            HIRL_TRY_CUDA(
+                cudaMemcpyAsync(copy, a->given[i], bytes, cudaMemcpyDeviceToDevice, ctx->stream));
+    }
+    return HIRL_OK;
+}
+
+/// Brings the result home.
+static hirl_status_t arrays_finish(cuda_ctx_t *ctx, const conv_key_t *key, bool is_nchw,
+                                   const arrays_t *a) {
+    const int i = a->output;
+    if (a->used[i] == a->given[i]) return HIRL_OK;
+    if (is_nchw)
+        HIRL_TRY_CUDA(hirl_k_conv_weights_pack(ctx->stream, a->used[i], a->outer[i], a->channels[i],
+                                               a->taps[i], a->given[i],
+                                               key->dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32));
+    else
+        HIRL_TRY_CUDA(cudaMemcpyAsync(a->given[i], a->used[i], a->bytes[i],
+                                      cudaMemcpyDeviceToDevice, ctx->stream));
+    return HIRL_OK;
+}
+
+static void arrays_end(cuda_ctx_t *ctx, arrays_t *a) {
+    for (int i = 0; i < N_TENSORS; ++i)
+        if (a->bytes[i]) hirl_cuda_scratch_free(ctx, a->bytes[i], a->used[i]);
 }
 
 /// x, w and y point to packed arrays of the key's dtype; the output is written. Arrays that do not begin at a multiple of 16 bytes (views of
 /// few channels) are not cuDNN's to read: they are copied.
 static hirl_status_t convolve(cuda_ctx_t *ctx, const conv_key_t *key, void *x, void *w, void *y) {
     conv_plan_t *plan = hirl_cuda_plans_find(ctx->plans, key, sizeof *key);
-    if (!plan) {
-        HIRL_TRY(plan_make(ctx, key, &plan));
-        HIRL_TRY(hirl_cuda_plans_keep(ctx->plans, key, sizeof *key, plan, plan_destroy));
-    }
-    const int64_t *dim[2] = {key->x, key->y};
-    void *image[2] = {x, y}, *copy[2] = {NULL, NULL};
-    size_t bytes[2] = {0, 0};
+    arrays_t a = {.given = {x, w, y}};
+    candidates_t c = {.n = 0};
     hirl_status_t status = HIRL_OK;
-    for (int i = 0; i < 2; ++i) {
-        if ((uintptr_t)image[i] % ALIGNMENT == 0) continue;
-        bytes[i] = (size_t)(dim[i][0] * dim[i][1] * dim[i][2] * dim[i][3]) *
-                   hirl_dtype_size((hirl_dtype_t)key->dtype);
-        HIRL_TRY_GOTO(hirl_cuda_scratch(ctx, bytes[i], &copy[i]), status, done);
-        HIRL_TRY_CUDA_GOTO(
-            cudaMemcpyAsync(copy[i], image[i], bytes[i], cudaMemcpyDeviceToDevice, ctx->stream),
-            status, done);
+    if (!plan) HIRL_TRY(candidates_find(ctx, key, &c));
+    const bool is_nchw = plan ? plan->is_nchw : c.plan[0]->is_nchw;
+    HIRL_TRY_GOTO(arrays_begin(ctx, key, is_nchw, &a), status, done);
+    if (!plan) {
+        int best = 0;
+        HIRL_TRY_GOTO(choose(ctx, key, &c, a.used, &best), status, done);
+        plan = c.plan[best];
+        c.plan[best] = NULL;
+        HIRL_TRY_GOTO(hirl_cuda_plans_keep(ctx->plans, key, sizeof *key, plan, plan_destroy),
+                      status, done);
     }
-    HIRL_TRY_GOTO(execute(ctx, plan, copy[0] ? copy[0] : x, w, copy[1] ? copy[1] : y), status,
-                  done);
-    const int output = key->kind == FORWARD ? 1 : key->kind == BACKWARD_DATA ? 0 : -1;
-    if (output >= 0 && copy[output])
-        HIRL_TRY_CUDA_GOTO(cudaMemcpyAsync(image[output], copy[output], bytes[output],
-                                           cudaMemcpyDeviceToDevice, ctx->stream),
-                           status, done);
+    void *workspace = NULL;
+    HIRL_TRY_GOTO(hirl_cuda_scratch(ctx, (size_t)plan->workspace_bytes, &workspace), status, done);
+    const cudnnStatus_t code = execute(ctx, plan, a.used, workspace);
+    hirl_cuda_scratch_free(ctx, (size_t)plan->workspace_bytes, workspace);
+    if (code != CUDNN_STATUS_SUCCESS)
+        status = hirl_cuda_fail_dnn(code, "a convolution", __FILE__, __LINE__, __func__);
+    else
+        status = arrays_finish(ctx, key, is_nchw, &a);
 done:
-    for (int i = 0; i < 2; ++i) hirl_cuda_scratch_free(ctx, bytes[i], copy[i]);
+    arrays_end(ctx, &a);
+    candidates_reset(&c);
     return status;
 }
 

@@ -6,9 +6,12 @@
 ///             3  sums rounded to bf16 now and then (REDUCED_PRECISION_REDUCTION)
 ///             4  f32 arithmetic, with a workspace
 ///   FALLBACK  5  f32 arithmetic, without a workspace
+///             6  the same, refuses plans for images of another order than [N, C, H, W]
+///             7  inputs rounded to bf16 (DOWN_CONVERT_INPUTS)
+///             8  f32 arithmetic, with a workspace of 1 TiB
 ///
-/// so that code which takes the wrong one, or gives up when the first is refused, is found out. A filter's gradient is not
-/// NONDETERMINISTIC in 4 and 5. HIRL_EMU_DNN_ENGINES=4,5 (numbers) offers only those.
+/// so that code which takes the wrong one, or gives up when the first is refused, is found out. HIRL_EMU_DNN_ENGINES=4,5 (numbers)
+/// offers only those; see spend() in emu.h for their times.
 #include "cudnn.h"
 
 #include "emu.h"
@@ -375,8 +378,8 @@ void run_convolution(const convolution &c, int engine, void *x_data, void *w_dat
     const int64_t n = c.x.dim[0], channels = c.x.dim[1], filters = c.w.dim[0];
     const int64_t pixels = c.y.dim[2] * c.y.dim[3], inner = c.w.dim[2] * c.w.dim[3] * channels;
     const int64_t image = c.x.dim[2] * c.x.dim[3] * channels;
-    const auto reduce = [&](std::vector<float> &v) { // engine 3
-        if (engine == 3)
+    const auto reduce = [&](std::vector<float> &v) { // as visible as rounded inputs
+        if (engine == 3 || engine == 7)
             for (float &value : v) value = from_bf16(to_bf16(value));
     };
     // Sums go over n in another direction, or over the filters: the same values in another order.
@@ -528,7 +531,7 @@ bool is_offered(int engine) {
 std::vector<int> engines_of(cudnnBackendHeurMode_t mode) {
     std::vector<int> engines;
     if (mode == CUDNN_HEUR_MODE_FALLBACK)
-        engines = {5};
+        engines = {5, 6, 7, 8};
     else
         engines = {1, 2, 3, 4};
     engines.erase(
@@ -542,6 +545,7 @@ std::vector<cudnnBackendNumericalNote_t> notes_of(int engine) {
         case 1: return {CUDNN_NUMERICAL_NOTE_TENSOR_CORE, CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC};
         case 2: return {CUDNN_NUMERICAL_NOTE_TENSOR_CORE};
         case 3: return {CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION};
+        case 7: return {CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS};
         default: return {};
     }
 }
@@ -553,6 +557,7 @@ const content &graph_of_plan(const content &plan) {
 }
 
 int64_t workspace_of(int engine, const convolution &c) {
+    if (engine == 8) return INT64_C(1) << 40;
     return engine == 4 ? 256 * c.w.dim[0] + 16 : 0; // any size that depends on shapes
 }
 
@@ -580,7 +585,7 @@ cudnnStatus_t finish(content &c) {
         }
         case CUDNN_BACKEND_ENGINE_DESCRIPTOR: {
             const int64_t index = one<int64_t>(c, CUDNN_ATTR_ENGINE_GLOBAL_INDEX);
-            if (index < 1 || index > 5)
+            if (index < 1 || index > 8)
                 return refuse(CUDNN_STATUS_NOT_SUPPORTED, "engine %lld", (long long)index);
             c.engine = (int)index;
             return CUDNN_STATUS_SUCCESS;
@@ -594,6 +599,9 @@ cudnnStatus_t finish(content &c) {
             if (c.engine == 2 && (conv.x.dim[1] % 8 != 0 || conv.y.dim[1] % 8 != 0))
                 return refuse(CUDNN_STATUS_NOT_SUPPORTED_SHAPE,
                               "channels that are no multiple of 8");
+            if (c.engine == 6 && (conv.x.stride[3] != 1 || conv.w.stride[3] != 1 ||
+                                  conv.y.stride[3] != 1 || conv.x.stride[2] != conv.x.dim[3]))
+                return refuse(CUDNN_STATUS_NOT_SUPPORTED_LAYOUT, "another order than NCHW");
             return CUDNN_STATUS_SUCCESS;
         }
         case CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR: {
@@ -831,7 +839,7 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t descriptor,
         return give_values(std::vector<int64_t>{c->engine}, n_wanted, count, values);
     if (c->type == CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR &&
         name == CUDNN_ATTR_OPERATIONGRAPH_ENGINE_GLOBAL_COUNT && type == CUDNN_TYPE_INT64)
-        return give_values(std::vector<int64_t>{5}, n_wanted, count, values);
+        return give_values(std::vector<int64_t>{8}, n_wanted, count, values);
     if (c->type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR &&
         name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE && type == CUDNN_TYPE_INT64)
         return give_values(std::vector<int64_t>{workspace_of(
@@ -907,6 +915,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     enqueue(handle->stream, "a convolution", [=]() {
         if (workspace_bytes > 0) memset(workspace, 0xff, workspace_bytes);
         run_convolution(c, engine, x, w, y);
+        spend_as_algorithm(engine);
     });
     return CUDNN_STATUS_SUCCESS;
 }
