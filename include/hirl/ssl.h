@@ -126,6 +126,11 @@ struct hirl_method_ops {
     hirl_status_t (*begin_epoch)(void *self, int64_t epoch, const hirl_extractor_t *extractor);
     /// Before the forward pass of a step's first micro-batch (optional): EMA, schedules. `progress` in [0, 1).
     hirl_status_t (*before_step)(void *self, int64_t step, double progress);
+    /// Before the forward pass of each micro-batch (optional): here goes what depends on step->step, on samples, draws and schedules,
+    /// into tensors that keep their places from one step to the next.
+    hirl_status_t (*before_forward)(void *self, const hirl_step_t *step);
+    /// Losses, metrics and embeddings of a micro-batch. Work of the backend alone, the same in each step: nothing goes to or comes from
+    /// the host (a device would wait), and nothing is asked of other ranks but by the tape.
     hirl_status_t (*forward)(void *self, const hirl_step_t *step, hirl_terms_t *terms);
     /// After the optimiser's update (optional): queue.
     hirl_status_t (*after_step)(void *self, int64_t step);

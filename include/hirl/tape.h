@@ -23,6 +23,9 @@ hirl_status_t hirl_tape_create(hirl_backend_t *backend, hirl_world_t *world, hir
 void hirl_tape_set_device(hirl_tape_t *tape, hirl_par_device_t *device);
 /// Sums x (plain f32) over the ranks of `world`, in place, by way of the host: for devices that NCCL does not serve. Collective on world.
 hirl_status_t hirl_tape_sum_by_host(hirl_tape_t *tape, hirl_world_t *world, hirl_tensor_t *x);
+/// all [ranks, ...] = every rank's x [...], plain f32 both, in rank order; on the device where there is one, and there without the
+/// host waiting. Nothing is recorded. Collective on the tape's world.
+hirl_status_t hirl_tape_all_gather(hirl_tape_t *tape, const hirl_tensor_t *x, hirl_tensor_t *all);
 /// That device, or NULL.
 hirl_par_device_t *hirl_tape_device_view(const hirl_tape_t *tape);
 void hirl_tape_destroy(hirl_tape_t **tape);

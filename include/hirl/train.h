@@ -51,7 +51,8 @@ typedef struct hirl_session {
     int n_registries, n_trainable;
     hirl_registry_t *registry[HIRL_MAX_REGISTRIES]; // trainable first
     hirl_optimizer_t *optimizer;                    // pre-training and probe
-    hirl_ckpt_writer_t *writer;                     // rank 0, from the first checkpoint on
+    hirl_tensor_t scalars;      // f32: the step's losses and metrics, until they are read
+    hirl_ckpt_writer_t *writer; // rank 0, from the first checkpoint on
 } hirl_session_t;
 
 /// Rules between keys of different groups that hold for any data and any number of ranks. Not collective. Errors: HIRL_ERR_DECK.
@@ -90,6 +91,7 @@ hirl_status_t hirl_session_restart(hirl_session_t *session, hirl_progress_t *pro
 /// One optimiser step on a rank's batch: before_step, forward and backward of each micro-batch, reduction, update, after_step.
 typedef struct hirl_step_result {
     int n_losses;
+    float loss_weight[HIRL_MAX_TERMS];
     char loss_name[HIRL_MAX_TERMS][HIRL_TERM_NAME_MAX];
     double loss[HIRL_MAX_TERMS]; // this rank's means
     int n_metrics;

@@ -230,10 +230,16 @@ hirl_status_t hirl_registry_ema(const hirl_registry_t *from, float m, hirl_regis
 
 hirl_status_t hirl_registry_average_buffers(hirl_registry_t *registry, hirl_world_t *world) {
     hirl_backend_t *be = hirl_tape_backend_view(registry->tape);
+    hirl_par_device_t *device = hirl_tape_device_view(registry->tape);
     int size = hirl_world_size(world);
     float *host = NULL;
     hirl_status_t status = HIRL_OK;
     if (size == 1 || registry->n_buffers == 0) return HIRL_OK;
+    if (device) {
+        HIRL_TRY(hirl_par_device_all_reduce(device, hirl_tensor_f32(&registry->buffers),
+                                            registry->n_buffers));
+        return hirl_op_axpby(be, 1.0f / (float)size, &registry->buffers, 0.0f, &registry->buffers);
+    }
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, registry->n_buffers, &host));
     HIRL_TRY_GOTO(hirl_backend_download(be, &registry->buffers, host), status, done);
     HIRL_TRY_GOTO(hirl_par_all_reduce(world, host, registry->n_buffers, HIRL_PAR_F32, HIRL_PAR_SUM),

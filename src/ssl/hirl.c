@@ -19,7 +19,8 @@ typedef struct hirl {
     hirl_mlp_t *projection[HIRL_MAX_LEVELS];
     hirl_hierarchy_t *hierarchy; // NULL before the first clustering
     hirl_tensor_t centroid[HIRL_MAX_LEVELS];
-    int64_t clustered_epoch; // -1: never
+    hirl_tensor_t positive, negative; // i32 [n, L], [n, M, L]: paths of the micro-batch
+    int64_t clustered_epoch;          // -1: never
 } hirl_t;
 
 static void hirl_destroy(void **self) {
@@ -29,6 +30,8 @@ static void hirl_destroy(void **self) {
         hirl_mlp_destroy(&h->projection[l]);
         hirl_tensor_reset(&h->centroid[l]);
     }
+    hirl_tensor_reset(&h->positive);
+    hirl_tensor_reset(&h->negative);
     hirl_registry_destroy(&h->registry);
     hirl_hierarchy_destroy(&h->hierarchy);
     hirl_method_destroy(&h->inner);
@@ -131,19 +134,26 @@ static double hirl_step_flops(void *self, const hirl_batch_t *batch) {
 
 // ---------------------------------------------------------------------------------------------- clustering
 
+// To `tensor`, whose place stays as long as its shape does.
+static hirl_status_t put(const hirl_t *h, const void *host, hirl_shape_t shape, hirl_dtype_t dtype,
+                         hirl_tensor_t *tensor) {
+    hirl_backend_t *be = hirl_tape_backend_view(h->ctx.tape);
+    if (!hirl_tensor_is_set(tensor) || !hirl_shape_equal(&tensor->shape, &shape)) {
+        hirl_tensor_reset(tensor);
+        HIRL_TRY(hirl_backend_tensor(be, shape, dtype, tensor));
+    }
+    return hirl_backend_upload(be, host, tensor);
+}
+
 hirl_status_t ssl_hirl_upload(void *self) {
     hirl_t *h = self;
-    hirl_backend_t *be = hirl_tape_backend_view(h->ctx.tape);
     HIRL_REQUIRE(
         h->hierarchy->n_levels == h->n_levels && h->hierarchy->d == h->dim, HIRL_ERR_MISMATCH,
         "clustering of %d levels and dimension %d; this run has %d levels and dimension %d",
         h->hierarchy->n_levels, h->hierarchy->d, h->n_levels, h->dim);
-    for (int l = 0; l < h->n_levels; ++l) {
-        hirl_tensor_reset(&h->centroid[l]);
-        HIRL_TRY(hirl_backend_tensor(be, hirl_shape_2(h->hierarchy->k[l], h->dim), HIRL_F32,
-                                     &h->centroid[l]));
-        HIRL_TRY(hirl_backend_upload(be, h->hierarchy->centroid[l], &h->centroid[l]));
-    }
+    for (int l = 0; l < h->n_levels; ++l)
+        HIRL_TRY(put(h, h->hierarchy->centroid[l], hirl_shape_2(h->hierarchy->k[l], h->dim),
+                     HIRL_F32, &h->centroid[l]));
     return HIRL_OK;
 }
 
@@ -227,10 +237,8 @@ static hirl_status_t paths_draw(const hirl_t *h, const hirl_step_t *step, int64_
     return HIRL_OK;
 }
 
-// Positive paths [n, L] and negative paths [n, M, L] on the backend.
-static hirl_status_t paths_create(const hirl_t *h, const hirl_step_t *step, hirl_tensor_t *positive,
-                                  hirl_tensor_t *negative) {
-    hirl_backend_t *be = hirl_tape_backend_view(h->ctx.tape);
+// Positive paths [n, L] and negative paths [n, M, L] go to the backend.
+static hirl_status_t paths_put(hirl_t *h, const hirl_step_t *step) {
     const hirl_draws_t *draws = step->draws && step->draws->negative ? step->draws : NULL;
     int64_t m = draws ? draws->n_negative : h->cfg.num_neg_path, n = step->n;
     int n_levels = h->n_levels;
@@ -250,15 +258,18 @@ static hirl_status_t paths_create(const hirl_t *h, const hirl_step_t *step, hirl
     } else {
         HIRL_TRY_GOTO(paths_draw(h, step, m, host), status, done);
     }
-    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_2(n, n_levels), HIRL_I32, positive), status,
+    HIRL_TRY_GOTO(put(h, host_positive, hirl_shape_2(n, n_levels), HIRL_I32, &h->positive), status,
                   done);
-    HIRL_TRY_GOTO(hirl_backend_upload(be, host_positive, positive), status, done);
-    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_3(n, m, n_levels), HIRL_I32, negative), status,
-                  done);
-    status = hirl_backend_upload(be, host, negative);
+    status = put(h, host, hirl_shape_3(n, m, n_levels), HIRL_I32, &h->negative);
 done:
     hirl_mem_free(host);
     return status;
+}
+
+static hirl_status_t hirl_before_forward(void *self, const hirl_step_t *step) {
+    hirl_t *h = self;
+    if (h->inner.ops->before_forward) HIRL_TRY(h->inner.ops->before_forward(h->inner.self, step));
+    return h->hierarchy ? paths_put(h, step) : HIRL_OK;
 }
 
 // u_l = nrm(proj_l(e)) C_l^T for every cluster of level l.
@@ -284,7 +295,6 @@ done:
 
 static hirl_status_t hirl_forward(void *self, const hirl_step_t *step, hirl_terms_t *terms) {
     hirl_t *h = self;
-    hirl_tensor_t positive = {0}, negative = {0};
     hirl_var_t *u[HIRL_MAX_LEVELS] = {NULL}, *loss = NULL;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY(h->inner.ops->forward(h->inner.self, step, terms));
@@ -292,17 +302,14 @@ static hirl_status_t hirl_forward(void *self, const hirl_step_t *step, hirl_term
     hirl_var_t *e = hirl_terms_find_embedding(terms, h->cfg.train_emb);
     HIRL_REQUIRE(e, HIRL_ERR_INTERNAL, "method %s gave no embedding '%s'", h->inner.ops->name,
                  h->cfg.train_emb);
-    HIRL_TRY_GOTO(paths_create(h, step, &positive, &negative), status, done);
     for (int l = 0; l < h->n_levels; ++l)
         HIRL_TRY_GOTO(level_similarity(h, step, l, e, &u[l]), status, done);
     HIRL_TRY_GOTO(
-        hirl_tape_path_loss(h->ctx.tape, h->n_levels, u, &positive, &negative, &loss, NULL), status,
-        done);
+        hirl_tape_path_loss(h->ctx.tape, h->n_levels, u, &h->positive, &h->negative, &loss, NULL),
+        status, done);
     status = hirl_terms_add_loss(terms, "semantic", (float)h->cfg.weight, loss);
 done:
     for (int l = 0; l < h->n_levels; ++l) hirl_var_release(&u[l]);
-    hirl_tensor_reset(&positive);
-    hirl_tensor_reset(&negative);
     return status;
 }
 
@@ -416,6 +423,7 @@ const hirl_method_ops_t ssl_hirl_ops = {
     .step_flops = hirl_step_flops,
     .begin_epoch = hirl_begin_epoch,
     .before_step = hirl_before_step,
+    .before_forward = hirl_before_forward,
     .forward = hirl_forward,
     .after_step = hirl_after_step,
     .embed = hirl_embed,

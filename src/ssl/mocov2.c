@@ -1,6 +1,7 @@
 // MoCo v2 (Chen, Fan, Girshick, He 2020, "Improved baselines with momentum contrastive learning"; He et al. 2020 for queue, momentum encoder and
 // shuffled batch norm). Loss: InfoNCE of a query against its key and a queue of earlier keys. Further views are local crops, queries against the same key.
-// The shuffle is over the global micro-batch and drawn from (seed, step), so that results do not depend on the number of ranks.
+// The shuffle is over the global micro-batch and drawn from (seed, step), so that results do not depend on the number of ranks. It moves images, and
+// which go where is the host's to know: that is done before the forward pass, whose own work is then the same in each step.
 
 #include <math.h>
 #include <string.h>
@@ -28,9 +29,17 @@ typedef struct mocov2 {
     encoder_t query, key;
     hirl_tensor_t queue; // f32 [K, D], rows of unit norm
     int64_t queue_pointer;
-    float *
-        new_keys; // [global batch, D]: keys of the step in order of the global batch, entered into the queue after the update
-    float *gathered; // [global micro-batch, D]
+    int64_t n, n_global; // samples of a micro-batch, of this rank and of all
+    // In the backend's memory, and always at the same place:
+    hirl_tensor_t zeros;        // i32 [n]: the key's column among the logits
+    hirl_tensor_t pack, unpack; // i32 [n]: see route_t
+    hirl_tensor_t shuffled;     // f32: view 1 of this rank's positions of the shuffled micro-batch
+    hirl_tensor_t
+        place; // i32 [n_global]: position of each row of the micro-batch among the shuffled
+    hirl_tensor_t gathered; // f32 [n_global, D]: all ranks' keys of the micro-batch, as shuffled
+    // f32 [batch, D]: keys of the step, one micro-batch after the other, each in order of its rows; entered into the queue after the update
+    hirl_tensor_t new_keys;
+    hirl_tensor_t order; // i32 [batch]: the row of new_keys that each row of the global batch has
 } mocov2_t;
 
 // ---------------------------------------------------------------------------------------------- creation
@@ -80,14 +89,40 @@ static hirl_status_t queue_create(mocov2_t *m) {
     return status;
 }
 
+// What a step works in, and what of it is the same in every step.
+static hirl_status_t places_create(mocov2_t *m) {
+    hirl_backend_t *be = hirl_tape_backend_view(m->ctx.tape);
+    const int64_t batch = m->ctx.batch, d = m->cfg.dim, n = m->n;
+    const int64_t size = hirl_world_size(m->ctx.world), n_micro = m->ctx.accumulate;
+    int32_t *host = NULL;
+    hirl_status_t status = HIRL_OK;
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(n), HIRL_I32, &m->zeros));
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(n), HIRL_I32, &m->pack));
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(n), HIRL_I32, &m->unpack));
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(m->n_global), HIRL_I32, &m->place));
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_2(m->n_global, d), HIRL_F32, &m->gathered));
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_2(batch, d), HIRL_F32, &m->new_keys));
+    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(batch), HIRL_I32, &m->order));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, batch, &host));
+    HIRL_TRY_GOTO(hirl_backend_upload(be, host, &m->zeros), status, done);
+    for (int64_t r = 0; r < size; ++r)
+        for (int64_t micro = 0; micro < n_micro; ++micro)
+            for (int64_t i = 0; i < n; ++i)
+                host[(r * n_micro + micro) * n + i] = (int32_t)((micro * size + r) * n + i);
+    status = hirl_backend_upload(be, host, &m->order);
+done:
+    hirl_mem_free(host);
+    return status;
+}
+
 static void mocov2_destroy(void **self) {
     if (!self || !*self) return;
     mocov2_t *m = *self;
-    hirl_tensor_reset(&m->queue);
+    hirl_tensor_t *const all[] = {&m->queue, &m->zeros,    &m->pack,     &m->unpack, &m->shuffled,
+                                  &m->place, &m->gathered, &m->new_keys, &m->order};
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i) hirl_tensor_reset(all[i]);
     encoder_destroy(&m->query);
     encoder_destroy(&m->key);
-    hirl_mem_free(m->new_keys);
-    hirl_mem_free(m->gathered);
     hirl_mem_free(m);
     *self = NULL;
 }
@@ -115,11 +150,12 @@ static hirl_status_t mocov2_create(const hirl_method_ctx_t *ctx, void **self_p) 
     m->ctx = *ctx;
     m->cfg = *cfg;
     m->bn_group = model->bn_group;
+    m->n_global = ctx->batch / ctx->accumulate;
+    m->n = m->n_global / hirl_world_size(ctx->world);
     HIRL_TRY_GOTO(encoder_create(m, "encoder_q.", NULL, &m->query), status, err);
     HIRL_TRY_GOTO(encoder_create(m, "encoder_k.", &m->query, &m->key), status, err);
     HIRL_TRY_GOTO(queue_create(m), status, err);
-    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, ctx->batch * cfg->dim, &m->new_keys), status, err);
-    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, ctx->batch * cfg->dim, &m->gathered), status, err);
+    HIRL_TRY_GOTO(places_create(m), status, err);
     *self_p = m;
     return HIRL_OK;
 err:
@@ -177,24 +213,24 @@ typedef struct shuffle {
     int64_t n, n_global;
     hirl_permutation_t permutation;
     const int64_t *given; // or NULL
-    bool is_identity;
 } shuffle_t;
 
+// Within one group for the whole batch the order does not matter.
+static bool is_shuffling(const mocov2_t *m) {
+    return m->cfg.shuffle && m->bn_group != 0 && m->bn_group < m->n_global;
+}
+
 static int64_t shuffle_at(const shuffle_t *s, int64_t position) {
-    if (s->is_identity) return position;
     return s->given ? s->given[position] : hirl_permutation_at(&s->permutation, position);
 }
 
 static shuffle_t shuffle_make(const mocov2_t *m, const hirl_step_t *step) {
-    int64_t n_global = step->n * hirl_world_size(m->ctx.world);
     uint64_t id = (uint64_t)(step->step * step->n_micro + step->micro);
-    return (shuffle_t){
-        .n = step->n,
-        .n_global = n_global,
-        .permutation = hirl_permutation_make(m->ctx.seed, HIRL_RNG_SHUFFLE, id, n_global),
-        .given = step->draws ? step->draws->shuffle : NULL,
-        // within one group for the whole batch the order does not matter
-        .is_identity = !m->cfg.shuffle || m->bn_group == 0 || m->bn_group >= n_global};
+    return (shuffle_t){.n = m->n,
+                       .n_global = m->n_global,
+                       .permutation =
+                           hirl_permutation_make(m->ctx.seed, HIRL_RNG_SHUFFLE, id, m->n_global),
+                       .given = step->draws ? step->draws->shuffle : NULL};
 }
 
 // How rows travel to their places: this rank's in the order pack[n] of their new positions; those that came, by sender, are put in order
@@ -279,39 +315,28 @@ done:
     return status;
 }
 
-// Rows index[0..n) of x in the backend's memory.
-static hirl_status_t rows_gather(hirl_backend_t *be, const hirl_tensor_t *x, const int32_t *index,
-                                 hirl_tensor_t *y) {
-    hirl_tensor_t order = {0};
-    HIRL_TRY(hirl_backend_tensor(be, hirl_shape_1(x->shape.dim[0]), HIRL_I32, &order));
-    hirl_status_t status = hirl_backend_upload(be, index, &order);
-    if (status == HIRL_OK) status = hirl_op_gather_rows(be, x, &order, y);
-    hirl_tensor_reset(&order);
-    return status;
-}
-
 // The same from device to device.
-static hirl_status_t shuffle_on_device(const mocov2_t *m, const shuffle_t *s,
-                                       const hirl_tensor_t *in, hirl_tensor_t *out) {
+static hirl_status_t shuffle_on_device(mocov2_t *m, const shuffle_t *s, const hirl_tensor_t *in) {
     hirl_backend_t *be = hirl_tape_backend_view(m->ctx.tape);
     hirl_tensor_t packed = {0}, received = {0};
     route_t route = {0};
     hirl_status_t status = HIRL_OK;
-    HIRL_TRY_GOTO(route_make(m, s, &route), status, done);
-    HIRL_TRY_GOTO(rows_gather(be, in, route.pack, &packed), status, done);
+    HIRL_TRY(route_make(m, s, &route));
+    HIRL_TRY_GOTO(hirl_backend_upload(be, route.pack, &m->pack), status, done);
     if (hirl_world_size(m->ctx.world) == 1) {
         // in order of the receiving positions already
-        *out = packed;
-        packed = (hirl_tensor_t){0};
+        status = hirl_op_gather_rows(be, in, &m->pack, &m->shuffled);
         goto done;
     }
+    HIRL_TRY_GOTO(hirl_backend_upload(be, route.unpack, &m->unpack), status, done);
+    HIRL_TRY_GOTO(hirl_op_gather_rows(be, in, &m->pack, &packed), status, done);
     rows_to_floats(m, &route, hirl_tensor_count(in) / s->n);
     HIRL_TRY_GOTO(hirl_backend_tensor(be, in->shape, HIRL_F32, &received), status, done);
     HIRL_TRY_GOTO(hirl_par_device_all_to_all_v(hirl_tape_device_view(m->ctx.tape),
                                                hirl_tensor_f32(&packed), route.sent,
                                                hirl_tensor_f32(&received), route.received),
                   status, done);
-    status = rows_gather(be, &received, route.unpack, out);
+    status = hirl_op_gather_rows(be, &received, &m->unpack, &m->shuffled);
 done:
     hirl_tensor_reset(&packed);
     hirl_tensor_reset(&received);
@@ -320,15 +345,12 @@ done:
 }
 
 // The same from views that may lie in the backend's memory, by way of the host.
-static hirl_status_t shuffle_by_host(const mocov2_t *m, const shuffle_t *s, const hirl_step_t *step,
-                                     hirl_tensor_t *out) {
+static hirl_status_t shuffle_by_host(mocov2_t *m, const shuffle_t *s, const hirl_step_t *step) {
     hirl_backend_t *be = hirl_tape_backend_view(m->ctx.tape);
-    hirl_shape_t shape = hirl_step_shape(step, 1);
-    int64_t count = hirl_shape_count(&shape), row = count / step->n;
+    int64_t count = hirl_tensor_count(&m->shuffled), row = count / step->n;
     bool is_host = hirl_backend_allocator_view(be)->space == HIRL_SPACE_HOST;
     float *images = NULL, *shuffled = NULL;
     hirl_status_t status = HIRL_OK;
-    HIRL_TRY_GOTO(hirl_backend_tensor(be, shape, HIRL_F32, out), status, done);
     if (!is_host)
         HIRL_TRY_GOTO(
             hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)count * sizeof(float), (void **)&shuffled),
@@ -340,65 +362,81 @@ static hirl_status_t shuffle_by_host(const mocov2_t *m, const shuffle_t *s, cons
         HIRL_TRY_GOTO(hirl_backend_download(be, &step->view[1], images), status, done);
     }
     HIRL_TRY_GOTO(shuffle_rows(m, s, images ? images : step->batch->view[1] + step->first * row,
-                               row, is_host ? hirl_tensor_f32(out) : shuffled),
+                               row, is_host ? hirl_tensor_f32(&m->shuffled) : shuffled),
                   status, done);
-    if (!is_host) status = hirl_backend_upload(be, shuffled, out);
+    if (!is_host) status = hirl_backend_upload(be, shuffled, &m->shuffled);
 done:
     hirl_mem_free(images);
     hirl_mem_free(shuffled);
     return status;
 }
 
-// View 1 of this rank's positions in the shuffled order.
-static hirl_status_t keys_input(const mocov2_t *m, const hirl_step_t *step,
-                                const shuffle_t *shuffle, hirl_var_t **x_p) {
+// View 1 of this rank's positions in the shuffled order goes to m->shuffled.
+static hirl_status_t keys_shuffle(mocov2_t *m, const hirl_step_t *step, const shuffle_t *shuffle) {
     hirl_tape_t *tape = m->ctx.tape;
-    hirl_tensor_t x = {0};
-    if (shuffle->is_identity) return hirl_step_input(tape, step, 1, x_p);
+    hirl_shape_t shape = hirl_step_shape(step, 1);
+    if (!hirl_tensor_is_set(&m->shuffled) || !hirl_shape_equal(&m->shuffled.shape, &shape)) {
+        hirl_tensor_reset(&m->shuffled);
+        HIRL_TRY(hirl_backend_tensor(hirl_tape_backend_view(tape), shape, HIRL_F32, &m->shuffled));
+    }
     bool stays = step->view && (hirl_world_size(m->ctx.world) == 1 || hirl_tape_device_view(tape));
-    hirl_status_t status = stays ? shuffle_on_device(m, shuffle, &step->view[1], &x)
-                                 : shuffle_by_host(m, shuffle, step, &x);
-    if (status == HIRL_OK) status = hirl_var_create(tape, &x, x_p);
-    hirl_tensor_reset(&x);
-    return status;
+    return stays ? shuffle_on_device(m, shuffle, &step->view[1])
+                 : shuffle_by_host(m, shuffle, step);
+}
+
+static hirl_status_t mocov2_before_forward(void *self, const hirl_step_t *step) {
+    mocov2_t *m = self;
+    shuffle_t shuffle = shuffle_make(m, step);
+    int32_t *place = NULL;
+    HIRL_REQUIRE(step->n == m->n, HIRL_ERR_INTERNAL,
+                 "mocov2: a micro-batch of %lld samples, expected %lld", (long long)step->n,
+                 (long long)m->n);
+    if (!is_shuffling(m)) return HIRL_OK;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, m->n_global, &place));
+    for (int64_t p = 0; p < m->n_global; ++p) place[shuffle_at(&shuffle, p)] = (int32_t)p;
+    hirl_status_t status =
+        hirl_backend_upload(hirl_tape_backend_view(m->ctx.tape), place, &m->place);
+    hirl_mem_free(place);
+    HIRL_TRY(status);
+    return keys_shuffle(m, step, &shuffle);
+}
+
+// Keys of all ranks in order of the micro-batch's rows, [n_global, D], from this rank's k [n, D] of the shuffled ones.
+static hirl_status_t keys_gather(mocov2_t *m, const hirl_tensor_t *k, hirl_tensor_t *all) {
+    hirl_tape_t *tape = m->ctx.tape;
+    hirl_backend_t *be = hirl_tape_backend_view(tape);
+    bool is_alone = hirl_world_size(m->ctx.world) == 1;
+    if (!is_shuffling(m))
+        return is_alone ? hirl_op_to_plain(be, k, HIRL_F32, all)
+                        : hirl_tape_all_gather(tape, k, all);
+    if (is_alone) return hirl_op_gather_rows(be, k, &m->place, all);
+    HIRL_TRY(hirl_tape_all_gather(tape, k, &m->gathered));
+    return hirl_op_gather_rows(be, &m->gathered, &m->place, all);
 }
 
 // k = nrm(f_k(view 1)) of this rank's rows, by way of the shuffled order; all ranks' keys go to new_keys.
 static hirl_status_t keys_encode(mocov2_t *m, const hirl_step_t *step, hirl_tensor_t *keys) {
     hirl_tape_t *tape = m->ctx.tape;
-    hirl_backend_t *be = hirl_tape_backend_view(tape);
     hirl_forward_t fw = forward_context(m, step);
-    shuffle_t shuffle = shuffle_make(m, step);
-    int64_t d = m->cfg.dim, n = step->n;
-    int size = hirl_world_size(m->ctx.world), rank = hirl_world_rank(m->ctx.world);
     hirl_var_t *x = NULL, *z = NULL, *k = NULL;
+    hirl_tensor_t all = {0};
     hirl_status_t status = HIRL_OK;
     hirl_tape_begin_no_grad(tape);
-    HIRL_TRY_GOTO(keys_input(m, step, &shuffle, &x), status, done);
+    HIRL_TRY_GOTO(is_shuffling(m) ? hirl_var_create(tape, &m->shuffled, &x)
+                                  : hirl_step_input(tape, step, 1, &x),
+                  status, done);
+    // Where a batch lies in host memory its place is free for the query's activations.
+    if (hirl_backend_allocator_view(hirl_tape_backend_view(tape))->space == HIRL_SPACE_HOST)
+        hirl_tensor_reset(&m->shuffled);
     HIRL_TRY_GOTO(encode(m, &m->key, &fw, x, &z), status, done);
     HIRL_TRY_GOTO(hirl_tape_l2_normalize(tape, z, &k), status, done);
-    float *mine = m->gathered + rank * n * d;
-    HIRL_TRY_GOTO(hirl_backend_download(be, hirl_var_value_view(k), mine), status, done);
-    if (size > 1) {
-        float *copy = NULL;
-        HIRL_TRY_GOTO(
-            hirl_mem_alloc(HIRL_MEM_WORKSPACE, (size_t)(n * d) * sizeof(float), (void **)&copy),
-            status, done);
-        memcpy(copy, mine, (size_t)(n * d) * sizeof(float));
-        status = hirl_par_all_gather(m->ctx.world, copy, n * d, HIRL_PAR_F32, m->gathered);
-        hirl_mem_free(copy);
-        if (status != HIRL_OK) goto done;
-    }
-    // row `source` of the micro-batch belongs to rank source / n, at `first` of its part of the global batch
-    for (int64_t p = 0; p < shuffle.n_global; ++p) {
-        int64_t source = shuffle_at(&shuffle, p);
-        int64_t position = source / n * step->batch->n + step->first + source % n;
-        memcpy(m->new_keys + position * d, m->gathered + p * d, (size_t)d * sizeof(float));
-    }
-    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_2(n, d), HIRL_F32, keys), status, done);
-    status = hirl_backend_upload(be, m->new_keys + (rank * step->batch->n + step->first) * d, keys);
+    HIRL_TRY_GOTO(hirl_tensor_rows(&m->new_keys, step->micro * m->n_global, m->n_global, &all),
+                  status, done);
+    HIRL_TRY_GOTO(keys_gather(m, hirl_var_value_view(k), &all), status, done);
+    status = hirl_tensor_rows(&all, hirl_world_rank(m->ctx.world) * m->n, m->n, keys);
 done:
     hirl_tape_end_no_grad(tape);
+    hirl_tensor_reset(&all);
     hirl_var_release(&x);
     hirl_var_release(&z);
     hirl_var_release(&k);
@@ -415,8 +453,8 @@ static hirl_status_t mocov2_before_step(void *self, int64_t step, double progres
 }
 
 // InfoNCE (He et al. 2020, eq. 1): cross entropy of [q k, q Q^T] / T with the key in column 0.
-static hirl_status_t info_nce(mocov2_t *m, hirl_var_t *q, hirl_var_t *k, const hirl_tensor_t *zeros,
-                              hirl_var_t **loss_p, hirl_tensor_t *correct_p) {
+static hirl_status_t info_nce(mocov2_t *m, hirl_var_t *q, hirl_var_t *k, hirl_var_t **loss_p,
+                              hirl_tensor_t *correct_p) {
     hirl_tape_t *tape = m->ctx.tape;
     hirl_var_t *positive = NULL, *negative = NULL, *logits = NULL;
     hirl_status_t status = HIRL_OK;
@@ -424,8 +462,8 @@ static hirl_status_t info_nce(mocov2_t *m, hirl_var_t *q, hirl_var_t *k, const h
     HIRL_TRY_GOTO(hirl_tape_matmul_const(tape, q, &m->queue, &negative), status, done);
     HIRL_TRY_GOTO(hirl_tape_concat_columns(tape, positive, negative, &logits), status, done);
     hirl_var_release(&negative);
-    status = hirl_tape_cross_entropy(tape, logits, (float)(1.0 / m->cfg.temperature), zeros, loss_p,
-                                     correct_p);
+    status = hirl_tape_cross_entropy(tape, logits, (float)(1.0 / m->cfg.temperature), &m->zeros,
+                                     loss_p, correct_p);
 done:
     hirl_var_release(&positive);
     hirl_var_release(&negative);
@@ -435,7 +473,7 @@ done:
 
 // Encodes view v with the query encoder; adds its loss under `name`, and for view 0 the embeddings.
 static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, float weight,
-                                hirl_var_t *k, const hirl_tensor_t *zeros, hirl_terms_t *terms) {
+                                hirl_var_t *k, hirl_terms_t *terms) {
     hirl_tape_t *tape = m->ctx.tape;
     hirl_forward_t fw = forward_context(m, step);
     hirl_var_t *x = NULL, *z = NULL, *q = NULL, *loss = NULL;
@@ -446,7 +484,7 @@ static hirl_status_t query_term(mocov2_t *m, const hirl_step_t *step, int v, flo
     HIRL_TRY_GOTO(hirl_step_input(tape, step, v, &x), status, done);
     HIRL_TRY_GOTO(encode(m, &m->query, &fw, x, &z), status, done);
     HIRL_TRY_GOTO(hirl_tape_l2_normalize(tape, z, &q), status, done);
-    HIRL_TRY_GOTO(info_nce(m, q, k, zeros, &loss, v == 0 ? &correct : NULL), status, done);
+    HIRL_TRY_GOTO(info_nce(m, q, k, &loss, v == 0 ? &correct : NULL), status, done);
     HIRL_TRY_GOTO(hirl_terms_add_loss(terms, name, weight, loss), status, done);
     if (v == 0) {
         HIRL_TRY_GOTO(hirl_terms_add_metric(terms, "moco_accuracy", &correct), status, done);
@@ -464,27 +502,19 @@ done:
 // Keys first: what the key encoder needs is free again before the query's activations are kept.
 static hirl_status_t mocov2_forward(void *self, const hirl_step_t *step, hirl_terms_t *terms) {
     mocov2_t *m = self;
-    hirl_tape_t *tape = m->ctx.tape;
-    hirl_backend_t *be = hirl_tape_backend_view(tape);
-    hirl_tensor_t keys = {0}, zeros = {0};
+    hirl_tensor_t keys = {0};
     hirl_var_t *k = NULL;
-    int32_t *host_zeros = NULL;
     int n_local = step->batch->n_views - 2;
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(keys_encode(m, step, &keys), status, done);
-    HIRL_TRY_GOTO(hirl_var_create(tape, &keys, &k), status, done);
-    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_WORKSPACE, step->n, &host_zeros), status, done);
-    HIRL_TRY_GOTO(hirl_backend_tensor(be, hirl_shape_1(step->n), HIRL_I32, &zeros), status, done);
-    HIRL_TRY_GOTO(hirl_backend_upload(be, host_zeros, &zeros), status, done);
-    HIRL_TRY_GOTO(query_term(m, step, 0, 1.0f, k, &zeros, terms), status, done);
+    HIRL_TRY_GOTO(hirl_var_create(m->ctx.tape, &keys, &k), status, done);
+    HIRL_TRY_GOTO(query_term(m, step, 0, 1.0f, k, terms), status, done);
     float weight =
         strcmp(m->cfg.local_weight, "sum") == 0 ? 1.0f : 1.0f / (float)(n_local > 0 ? n_local : 1);
     for (int v = 2; v < step->batch->n_views; ++v)
-        HIRL_TRY_GOTO(query_term(m, step, v, weight, k, &zeros, terms), status, done);
+        HIRL_TRY_GOTO(query_term(m, step, v, weight, k, terms), status, done);
 done:
-    hirl_mem_free(host_zeros);
     hirl_tensor_reset(&keys);
-    hirl_tensor_reset(&zeros);
     hirl_var_release(&k);
     return status;
 }
@@ -495,7 +525,7 @@ static hirl_status_t mocov2_after_step(void *self, int64_t step) {
     (void)step;
     HIRL_TRY(hirl_tensor_rows(&m->queue, m->queue_pointer, m->ctx.batch, &rows));
     hirl_status_t status =
-        hirl_backend_upload(hirl_tape_backend_view(m->ctx.tape), m->new_keys, &rows);
+        hirl_op_gather_rows(hirl_tape_backend_view(m->ctx.tape), &m->new_keys, &m->order, &rows);
     hirl_tensor_reset(&rows);
     m->queue_pointer = (m->queue_pointer + m->ctx.batch) % m->cfg.queue;
     return status;
@@ -562,6 +592,7 @@ const hirl_method_ops_t ssl_mocov2_ops = {
     .embed_dim = mocov2_embed_dim,
     .step_flops = mocov2_step_flops,
     .before_step = mocov2_before_step,
+    .before_forward = mocov2_before_forward,
     .forward = mocov2_forward,
     .after_step = mocov2_after_step,
     .embed = mocov2_embed,

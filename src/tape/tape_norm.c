@@ -46,23 +46,31 @@ static bool is_on_host(const hirl_tape_t *tape) {
     return hirl_backend_allocator_view(tape->backend)->space != HIRL_SPACE_DEVICE;
 }
 
-// all [n_ranks, ...] from each rank's x [...].
-static hirl_status_t gather_ranks(hirl_tape_t *tape, const hirl_tensor_t *x, hirl_tensor_t *all) {
+// all [ranks of world, ...] from each rank's x [...]; `device`: of that world, or NULL.
+static hirl_status_t gather_ranks(hirl_tape_t *tape, hirl_world_t *world, hirl_par_device_t *device,
+                                  const hirl_tensor_t *x, hirl_tensor_t *all) {
     const int64_t n = hirl_tensor_count(x), n_all = hirl_tensor_count(all);
     if (is_on_host(tape))
-        return hirl_par_all_gather(tape->bn_world, hirl_tensor_f32(x), n, HIRL_PAR_F32,
+        return hirl_par_all_gather(world, hirl_tensor_f32(x), n, HIRL_PAR_F32,
                                    hirl_tensor_f32(all));
-    if (tape->bn_device)
-        return hirl_par_device_all_gather(tape->bn_device, hirl_tensor_f32(x), n,
-                                          hirl_tensor_f32(all));
+    if (device)
+        return hirl_par_device_all_gather(device, hirl_tensor_f32(x), n, hirl_tensor_f32(all));
     float *host = NULL;
     HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, n + n_all, &host));
     hirl_status_t status = hirl_backend_download(tape->backend, x, host);
-    if (status == HIRL_OK)
-        status = hirl_par_all_gather(tape->bn_world, host, n, HIRL_PAR_F32, host + n);
+    if (status == HIRL_OK) status = hirl_par_all_gather(world, host, n, HIRL_PAR_F32, host + n);
     if (status == HIRL_OK) status = hirl_backend_upload(tape->backend, host + n, all);
     hirl_mem_free(host);
     return status;
+}
+
+hirl_status_t hirl_tape_all_gather(hirl_tape_t *tape, const hirl_tensor_t *x, hirl_tensor_t *all) {
+    HIRL_REQUIRE(hirl_tensor_is_plain(x) && x->dtype == HIRL_F32 && hirl_tensor_is_plain(all) &&
+                     all->dtype == HIRL_F32 &&
+                     hirl_tensor_count(all) == hirl_tensor_count(x) * hirl_world_size(tape->world),
+                 HIRL_ERR_ARG, "all-gather: want plain f32, and room for %d times %lld elements",
+                 hirl_world_size(tape->world), (long long)hirl_tensor_count(x));
+    return gather_ranks(tape, tape->world, tape->device, x, all);
 }
 
 hirl_status_t hirl_tape_sum_by_host(hirl_tape_t *tape, hirl_world_t *world, hirl_tensor_t *x) {
@@ -114,7 +122,8 @@ static hirl_status_t bn_stats_ranks(hirl_tape_t *tape, const hirl_tensor_t *x, i
                   done);
     HIRL_TRY_GOTO(hirl_backend_tensor(tape->backend, hirl_shape_3(n_ranks, 2, c), HIRL_F32, &parts),
                   status, done);
-    HIRL_TRY_GOTO(gather_ranks(tape, &mine.both, &parts), status, done);
+    HIRL_TRY_GOTO(gather_ranks(tape, tape->bn_world, tape->bn_device, &mine.both, &parts), status,
+                  done);
     status = hirl_op_bn_combine(tape->backend, &parts, mean, var);
 done:
     twins_reset(&mine);

@@ -130,6 +130,7 @@ void hirl_session_destroy(hirl_session_t **session) {
     if (!session || !*session) return;
     hirl_session_t *s = *session;
     hirl_ckpt_writer_destroy(&s->writer);
+    hirl_tensor_reset(&s->scalars);
     hirl_optimizer_destroy(&s->optimizer);
     hirl_method_destroy(&s->method);
     hirl_shard_set_close(&s->train);

@@ -6,32 +6,52 @@
 
 #include "hirl/train.h"
 
-static hirl_status_t read_scalar(hirl_backend_t *be, const hirl_tensor_t *tensor, double *value_p) {
-    float value;
-    HIRL_TRY(hirl_backend_download(be, tensor, &value));
-    *value_p = value;
+enum { ROW = 2 * HIRL_MAX_TERMS }; // floats of a micro-batch in s->scalars: losses, metrics
+
+// Copies a scalar to its place among the step's, to be read with the others at the end.
+static hirl_status_t scalar_keep(hirl_session_t *s, const hirl_tensor_t *value, int micro, int at) {
+    hirl_tensor_t place = {0};
+    HIRL_TRY(hirl_tensor_rows(&s->scalars, (int64_t)micro * ROW + at, 1, &place));
+    hirl_status_t status = hirl_op_to_plain(s->backend, value, HIRL_F32, &place);
+    hirl_tensor_reset(&place);
+    return status;
+}
+
+static hirl_status_t terms_keep(hirl_session_t *s, const hirl_terms_t *terms, int micro) {
+    for (int i = 0; i < terms->n_losses; ++i)
+        HIRL_TRY(scalar_keep(s, hirl_var_value_view(terms->loss[i]), micro, i));
+    for (int i = 0; i < terms->n_metrics; ++i)
+        HIRL_TRY(scalar_keep(s, &terms->metric[i], micro, HIRL_MAX_TERMS + i));
     return HIRL_OK;
 }
 
-// Adds a micro-batch's terms to the step's means.
-static hirl_status_t collect_terms(hirl_session_t *s, const hirl_terms_t *terms, int n_micro,
-                                   hirl_step_result_t *result) {
+// What the step's terms are called and how they count; every micro-batch has the same.
+static void terms_name(const hirl_terms_t *terms, hirl_step_result_t *result) {
     result->n_losses = terms->n_losses;
     result->n_metrics = terms->n_metrics;
-    for (int i = 0; i < terms->n_losses; ++i) {
-        double value;
-        HIRL_TRY(read_scalar(s->backend, hirl_var_value_view(terms->loss[i]), &value));
-        memcpy(result->loss_name[i], terms->loss_name[i], HIRL_TERM_NAME_MAX);
-        result->loss[i] += value / n_micro;
-        result->total += value * terms->loss_weight[i] / n_micro;
+    memcpy(result->loss_name, terms->loss_name, sizeof result->loss_name);
+    memcpy(result->loss_weight, terms->loss_weight, sizeof result->loss_weight);
+    memcpy(result->metric_name, terms->metric_name, sizeof result->metric_name);
+}
+
+// One transfer for all micro-batches.
+static hirl_status_t scalars_read(hirl_session_t *s, hirl_step_result_t *result) {
+    int n_micro = (int)s->optim->accumulate;
+    float *host = NULL;
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_WORKSPACE, hirl_tensor_count(&s->scalars), &host));
+    hirl_status_t status = hirl_backend_download(s->backend, &s->scalars, host);
+    for (int micro = 0; status == HIRL_OK && micro < n_micro; ++micro) {
+        const float *row = host + micro * ROW;
+        for (int i = 0; i < result->n_losses; ++i) {
+            double value = row[i];
+            result->loss[i] += value / n_micro;
+            result->total += value * result->loss_weight[i] / n_micro;
+        }
+        for (int i = 0; i < result->n_metrics; ++i)
+            result->metric[i] += (double)row[HIRL_MAX_TERMS + i] / n_micro;
     }
-    for (int i = 0; i < terms->n_metrics; ++i) {
-        double value;
-        HIRL_TRY(read_scalar(s->backend, &terms->metric[i], &value));
-        memcpy(result->metric_name[i], terms->metric_name[i], HIRL_TERM_NAME_MAX);
-        result->metric[i] += value / n_micro;
-    }
-    return HIRL_OK;
+    hirl_mem_free(host);
+    return status;
 }
 
 // The views of a micro-batch, where the backend makes them; each is made once. `pixels`: of the whole batch.
@@ -62,6 +82,8 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     float weight[HIRL_MAX_TERMS];
     hirl_status_t status = HIRL_OK;
     HIRL_TRY_GOTO(make_views(s, pixels, &step, view), status, done);
+    if (s->method.ops->before_forward)
+        HIRL_TRY_GOTO(s->method.ops->before_forward(s->method.self, &step), status, done);
     HIRL_TRY_GOTO(s->method.ops->forward(s->method.self, &step, &terms), status, done);
     // what the backward pass needs of them, the tape holds
     for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
@@ -74,8 +96,8 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     for (int i = 0; i < terms.n_embeddings; ++i) hirl_var_release(&terms.embedding[i]);
     terms.n_embeddings = 0;
     HIRL_TRY_GOTO(hirl_tape_backward(s->tape, terms.loss, weight, terms.n_losses), status, done);
-    // After the backward pass: reading a value waits for the device, which should have work meanwhile.
-    status = collect_terms(s, &terms, n_micro, result);
+    terms_name(&terms, result);
+    status = terms_keep(s, &terms, micro);
 done:
     for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
     hirl_terms_reset(&terms);
@@ -88,6 +110,9 @@ static hirl_status_t micro_batches(hirl_session_t *s, hirl_reducer_t *reducer,
     int n_micro = (int)s->optim->accumulate;
     hirl_tensor_t pixels = {0};
     hirl_status_t status = HIRL_OK;
+    if (!hirl_tensor_is_set(&s->scalars))
+        HIRL_TRY(hirl_backend_tensor(s->backend, hirl_shape_1((int64_t)n_micro * ROW), HIRL_F32,
+                                     &s->scalars));
     if (request->batch->pixels) HIRL_TRY(hirl_batch_upload(s->backend, request->batch, &pixels));
     for (int micro = 0; micro < n_micro; ++micro) {
         if (micro == n_micro - 1) HIRL_TRY_GOTO(hirl_reducer_begin(reducer), status, done);
@@ -121,7 +146,9 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
     HIRL_TRY(micro_batches(s, reducer, request, &result));
     HIRL_TRY(hirl_reducer_end(reducer));
     if (request->after_backward) HIRL_TRY(request->after_backward(request->watch_ctx, NULL, 0));
+    // Until here the host has waited for no device; now it does, once everything is asked for.
     HIRL_TRY(hirl_optimizer_grad_norm(s->optimizer, &result.grad_norm));
+    HIRL_TRY(scalars_read(s, &result));
     HIRL_TRY(agree(s, &result));
     if (!result.is_finite) {
         for (int i = 0; i < s->n_registries; ++i)

@@ -101,9 +101,7 @@ static hirl_status_t launch(cuda_ctx_t *ctx, const plan_t *plan, const uint8_t *
     int32_t *d_tables = (int32_t *)(scratch + records);
     unsigned long long *d_sums = (unsigned long long *)(scratch + records + tables);
     uint8_t *work = (uint8_t *)(scratch + records + tables + sums);
-    HIRL_TRY_CUDA_GOTO(cudaMemcpyAsync(scratch, plan->view, plan->record_bytes,
-                                       cudaMemcpyHostToDevice, ctx->stream),
-                       status, done);
+    HIRL_TRY_GOTO(hirl_cuda_copy_in(ctx, scratch, plan->view, plan->record_bytes), status, done);
     if (plan->n_color > 0)
         HIRL_TRY_CUDA_GOTO(cudaMemsetAsync(d_sums, 0, sums, ctx->stream), status, done);
     HIRL_TRY_CUDA_GOTO(hirl_k_view_tables(ctx->stream, view, plan->n, plan->size, d_tables), status,

@@ -135,14 +135,6 @@ static size_t bytes_of(const hirl_tensor_t *x) {
     return (size_t)hirl_tensor_count(x) * hirl_dtype_size(x->dtype);
 }
 
-/// The source is free again on return, for the runtime stages pageable memory, unless it is pinned (hirl_backend_host_allocator_view).
-hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor) {
-    if (bytes_of(tensor) > 0)
-        HIRL_TRY_CUDA(cudaMemcpyAsync(hirl_tensor_data(tensor), host, bytes_of(tensor),
-                                      cudaMemcpyHostToDevice, cuda_ctx(be)->stream));
-    return HIRL_OK;
-}
-
 hirl_status_t hirl_download_cuda(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host) {
     if (bytes_of(tensor) > 0)
         HIRL_TRY_CUDA(cudaMemcpyAsync(host, hirl_tensor_data(tensor), bytes_of(tensor),
@@ -212,6 +204,7 @@ static void cuda_close(void *state) {
     cuda_ctx_t *ctx = state;
     if (!ctx) return;
     if (ctx->stream) (void)cudaStreamSynchronize(ctx->stream);
+    hirl_cuda_staging_destroy(&ctx->staging);
     hirl_cuda_plans_destroy(&ctx->plans);
     if (ctx->dnn) (void)cudnnDestroy(ctx->dnn);
     if (ctx->blas) (void)cublasLtDestroy(ctx->blas);
@@ -243,6 +236,7 @@ static hirl_status_t cuda_open(const hirl_backend_options_t *options, void **ctx
     // Host memory that kernels write to by the same address: looking at it costs the host no transfer.
     HIRL_TRY_CUDA_GOTO(cudaMallocHost((void **)&ctx->fault, sizeof *ctx->fault), status, err_close);
     memset(ctx->fault, 0, sizeof *ctx->fault);
+    HIRL_TRY_GOTO(hirl_cuda_staging_create(&ctx->staging), status, err_close);
     HIRL_TRY_GOTO(hirl_cuda_plans_create(ctx, &ctx->plans), status, err_close);
     *ctx_p = ctx;
     *allocator_p = ctx->allocator;

@@ -13,7 +13,8 @@
 
 #include "kernels/kernels.h"
 
-typedef struct cuda_plans cuda_plans_t; // of cuBLASLt and cuDNN, by shape
+typedef struct cuda_plans cuda_plans_t;     // of cuBLASLt and cuDNN, by shape
+typedef struct cuda_staging cuda_staging_t; // pinned memory on the way to the device
 
 typedef struct cuda_ctx {
     hirl_pool_t *pool;                 // caching; gives blocks again in stream order
@@ -28,6 +29,7 @@ typedef struct cuda_ctx {
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;
     cuda_plans_t *plans;
+    cuda_staging_t *staging;
     char device_id[40];
     char info[256];
 } cuda_ctx_t;
@@ -77,6 +79,12 @@ hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const cha
 /// work that uses it is asked for.
 hirl_status_t hirl_cuda_scratch(cuda_ctx_t *ctx, size_t bytes, void **data_p);
 void hirl_cuda_scratch_free(cuda_ctx_t *ctx, size_t bytes, void *data);
+
+hirl_status_t hirl_cuda_staging_create(cuda_staging_t **staging_p);
+/// After the stream has been waited for.
+void hirl_cuda_staging_destroy(cuda_staging_t **staging);
+/// Copies host memory to the device, on the stream; `host` is free on return unless it is pinned. The host waits only for what is large.
+hirl_status_t hirl_cuda_copy_in(cuda_ctx_t *ctx, void *to, const void *host, size_t bytes);
 
 /// Devices that this process sees; 0 also where there is no driver.
 int hirl_cuda_n_devices(void);
@@ -274,8 +282,9 @@ hirl_status_t hirl_sum_rows_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
 hirl_status_t hirl_sum_distances_cuda(hirl_backend_t *be, const hirl_tensor_t *x,
                                       const hirl_tensor_t *index, const hirl_tensor_t *c,
                                       double scale, bool accumulate, hirl_tensor_t *total);
-// cuda_backend.c
+// cuda_upload.c
 hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
+// cuda_backend.c
 hirl_status_t hirl_download_cuda(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);
 hirl_status_t hirl_synchronize_cuda(hirl_backend_t *be);
 

@@ -62,6 +62,8 @@ cudaError_t enqueue(cudaStream_t stream, const char *name, std::function<void()>
 void spend(int64_t ns);
 /// spend() of the algorithm `index`, from 1.
 void spend_as_algorithm(int index);
+/// Before the main thread may wait for other ranks: runs all that streams hold.
+void run_before_mpi();
 /// True if the handle is one of ours.
 bool is_stream(cudaStream_t stream);
 /// Work that is at its turn calls this to make the device fail from now on, as a fault on real hardware does.

@@ -2,8 +2,8 @@
 /// MPI_COMM_WORLD, so its ranks are that one's. Ranks compare what they are about to do before they do it; sums are
 /// taken in the order of ranks. Communicators that must not block answer ncclInProgress once to every request.
 ///
-/// Unlike the real library's, this work needs the host thread of every rank: a rank that waits in MPI for another one, while that
-/// one waits for a collective here, waits for ever.
+/// Unlike the real library's, this work needs the host thread of every rank: a rank that waited in MPI for another one, while that
+/// one waits for a collective here, would wait for ever. So the program's own calls of MPI that may wait run first what streams hold.
 #include "nccl.h"
 
 #include "emu.h"
@@ -74,7 +74,7 @@ void wait_all(std::vector<MPI_Request> &requests, const char *what) {
     const time_t start = time(nullptr);
     bool is_told = false;
     for (int is_done = 0;;) {
-        MPI_Testall((int)requests.size(), requests.data(), &is_done, MPI_STATUSES_IGNORE);
+        PMPI_Testall((int)requests.size(), requests.data(), &is_done, MPI_STATUSES_IGNORE);
         if (is_done) return;
         sched_yield();
         if (!is_told && time(nullptr) - start > 30) {
@@ -101,7 +101,7 @@ void gather(const void *own, size_t bytes, void *all, const ncclComm &comm, cons
         return;
     }
     std::vector<MPI_Request> requests(1);
-    MPI_Iallgather(own, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, comm.mpi, &requests[0]);
+    PMPI_Iallgather(own, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, comm.mpi, &requests[0]);
     wait_all(requests, what);
 }
 
@@ -258,11 +258,11 @@ void run_messages(const std::vector<request> &all) {
         buffers[i].resize(bytes);
         if (r.is == op::send) {
             memcpy(buffers[i].data(), r.from, bytes);
-            MPI_Isend(buffers[i].data(), (int)bytes, MPI_BYTE, r.root, 0, r.comm->mpi,
-                      &requests[i]);
+            PMPI_Isend(buffers[i].data(), (int)bytes, MPI_BYTE, r.root, 0, r.comm->mpi,
+                       &requests[i]);
         } else {
-            MPI_Irecv(buffers[i].data(), (int)bytes, MPI_BYTE, r.root, 0, r.comm->mpi,
-                      &requests[i]);
+            PMPI_Irecv(buffers[i].data(), (int)bytes, MPI_BYTE, r.root, 0, r.comm->mpi,
+                       &requests[i]);
         }
     }
     wait_all(requests, "ncclSend and ncclRecv");
@@ -347,7 +347,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int n_ranks, ncclUniqueId 
     MPI_Initialized(&is_initialized);
     if (n_ranks > 1 || is_initialized) {
         if (!is_initialized) return ncclSystemError;
-        if (world == MPI_COMM_NULL) MPI_Comm_dup(MPI_COMM_WORLD, &world);
+        if (world == MPI_COMM_NULL) PMPI_Comm_dup(MPI_COMM_WORLD, &world);
         int world_size = 0, world_rank = 0;
         MPI_Comm_size(world, &world_size);
         MPI_Comm_rank(world, &world_rank);
@@ -385,8 +385,8 @@ ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *part
     auto made = new ncclComm();
     made->size = 1, made->rank = 0, made->mpi = MPI_COMM_NULL;
     if (comm->mpi != MPI_COMM_NULL) {
-        MPI_Comm_split(comm->mpi, color == NCCL_SPLIT_NOCOLOR ? MPI_UNDEFINED : color, key,
-                       &made->mpi);
+        PMPI_Comm_split(comm->mpi, color == NCCL_SPLIT_NOCOLOR ? MPI_UNDEFINED : color, key,
+                        &made->mpi);
         if (made->mpi != MPI_COMM_NULL) {
             MPI_Comm_size(made->mpi, &made->size);
             MPI_Comm_rank(made->mpi, &made->rank);
@@ -541,5 +541,37 @@ ncclResult_t ncclGroupEnd(void) {
         });
     return answer(asked.front().comm);
 }
+
+// ---------------------------------------------------------------------------------------------- MPI, as the program calls it
+
+#define HIRL_EMU_MPI(name, types, names) \
+    int MPI_##name types {               \
+        run_before_mpi();                \
+        return PMPI_##name names;        \
+    }
+HIRL_EMU_MPI(Allreduce, (const void *in, void *out, int n, MPI_Datatype t, MPI_Op op, MPI_Comm c),
+             (in, out, n, t, op, c))
+HIRL_EMU_MPI(Allgather,
+             (const void *in, int n, MPI_Datatype t, void *out, int m, MPI_Datatype u, MPI_Comm c),
+             (in, n, t, out, m, u, c))
+HIRL_EMU_MPI(Allgatherv,
+             (const void *in, int n, MPI_Datatype t, void *out, const int m[], const int at[],
+              MPI_Datatype u, MPI_Comm c),
+             (in, n, t, out, m, at, u, c))
+HIRL_EMU_MPI(Gather,
+             (const void *in, int n, MPI_Datatype t, void *out, int m, MPI_Datatype u, int root,
+              MPI_Comm c),
+             (in, n, t, out, m, u, root, c))
+HIRL_EMU_MPI(Alltoall,
+             (const void *in, int n, MPI_Datatype t, void *out, int m, MPI_Datatype u, MPI_Comm c),
+             (in, n, t, out, m, u, c))
+HIRL_EMU_MPI(Bcast, (void *data, int n, MPI_Datatype t, int root, MPI_Comm c),
+             (data, n, t, root, c))
+HIRL_EMU_MPI(Barrier, (MPI_Comm c), (c))
+HIRL_EMU_MPI(Ibarrier, (MPI_Comm c, MPI_Request *request), (c, request))
+HIRL_EMU_MPI(Irecv,
+             (void *data, int n, MPI_Datatype t, int from, int tag, MPI_Comm c,
+              MPI_Request *request),
+             (data, n, t, from, tag, c, request))
 
 } // extern "C"

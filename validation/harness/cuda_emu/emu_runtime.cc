@@ -118,7 +118,9 @@ struct device {
     std::atomic<int> n_opened{0};
     std::map<uintptr_t, allocation> live, freed; // by first page
     std::map<uintptr_t, size_t> pinned;
-    std::map<uintptr_t, size_t> pinned_pages; // those we own: mapped bytes
+    std::map<uintptr_t, size_t> pinned_pages;          // those we own: mapped bytes
+    std::vector<std::pair<char *, size_t>> given_back; // pinned pages that work may still use
+    pid_t main_thread = 0;                             // the first that called
     struct sigaction old_segv, old_bus;
 
     std::shared_ptr<CUstream_st> legacy;
@@ -295,6 +297,7 @@ void read_failures() {
 
 void set_up() {
     d.is_ready = true;
+    d.main_thread = gettid();
     d.n_devices = (int)env_number("HIRL_EMU_DEVICES", 1);
     d.n_multiprocessors = (int)env_number("HIRL_EMU_MULTIPROCESSORS", 4);
     d.is_paranoid = env_number("HIRL_EMU_PARANOID", 0) != 0;
@@ -635,6 +638,12 @@ void spend_as_algorithm(int index) {
     if (text != nullptr && atoi(text) != index) spend(5000);
 }
 
+void run_before_mpi() {
+    const std::lock_guard<std::recursive_mutex> locked(d.lock);
+    if (d.is_ready && gettid() == d.main_thread && !d.is_in_host_function && now == nullptr)
+        run_all();
+}
+
 bool is_stream(cudaStream_t stream) { return stream_of(stream) != nullptr; }
 void set_sticky_error(cudaError_t code) { d.sticky = code; }
 cudaError_t sticky_error() { return d.sticky; }
@@ -913,7 +922,9 @@ cudaError_t cudaMallocHost(void **ptr, size_t bytes) {
 cudaError_t cudaFreeHost(void *ptr) {
     ENTER("cudaFreeHost", cudaErrorInvalidValue);
     if (ptr == nullptr) return cudaSuccess;
-    run_all();
+    // The real call waits for the device. Another thread than the main one must not run what may need MPI: the memory then stays until
+    // the main one gives something back.
+    if (gettid() == d.main_thread) run_all();
     auto item = d.pinned_pages.find((uintptr_t)ptr);
     if (item == d.pinned_pages.end())
         fail("cudaFreeHost: %p is not what cudaHostAlloc gave: %s (%s)", ptr,
@@ -922,7 +933,11 @@ cudaError_t cudaFreeHost(void *ptr) {
     char *pages = (char *)ptr - (n - round_up(bytes, 256)) - d.page;
     d.pinned.erase((uintptr_t)ptr);
     d.pinned_pages.erase(item);
-    munmap(pages, n + 2 * d.page);
+    d.given_back.emplace_back(pages, n + 2 * d.page);
+    if (gettid() == d.main_thread) {
+        for (const auto &old : d.given_back) munmap(old.first, old.second);
+        d.given_back.clear();
+    }
     return remember(d.sticky);
 }
 cudaError_t cudaHostRegister(void *ptr, size_t bytes, unsigned) {
