@@ -1,4 +1,4 @@
-# test: timeout=300 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=300 needs=python3-h5py,dataset-fashion-mnist
 """What a user can get wrong, on two ranks: the job ends soon and not with 0; one message, from
 one rank, says what is wrong, where, and what was expected; nothing half-written is left."""
 

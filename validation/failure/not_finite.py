@@ -1,4 +1,4 @@
-# test: timeout=200 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=200 needs=python3-h5py,dataset-fashion-mnist
 """Losses and gradients that are not finite: all ranks pass the step over, then go back to the newest checkpoint, then
 end with one message. Fault points make a loss on rank 0 alone not finite; a learning rate beyond reason does it in earnest."""
 

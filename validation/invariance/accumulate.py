@@ -1,4 +1,4 @@
-# test: timeout=200 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=200 needs=python3-h5py,dataset-fashion-mnist
 """Micro-batches compute the same step as one batch, to rounding, where batch statistics fit into
 a micro-batch.
 

@@ -1,4 +1,4 @@
-# test: timeout=200 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=200 needs=python3-h5py,dataset-fashion-mnist
 """A run can be repeated from the files in its folder: deck.full.nml and deck.short.nml, and the
 deck kept in the checkpoint, resolve to the same values and give the same bits. A run that refuses
 a deck keeps its own."""

@@ -1,4 +1,4 @@
-# test: timeout=400 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=400 needs=python3-h5py,dataset-fashion-mnist
 """Training on run%device = 'cuda' is training on 'cpu', to rounding: HIRL on MoCo v2 in f32 and
 bf16, on one rank and on two, with batch statistics within a rank and across ranks; on the device it
 repeats its bits, and a run that is stopped and restarted keeps them. Then what is told where no

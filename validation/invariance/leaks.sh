@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# test: timeout=200 needs=dataset-fashion-mnist,python3-h5py
+# test: alone=no timeout=200 needs=dataset-fashion-mnist,python3-h5py
 # A whole pre-training, its restart, an evaluation and a refused deck give all memory back (LeakSanitizer, one rank
 # without mpirun: Open MPI's launcher leaks).
 set -eu -o pipefail

@@ -1,4 +1,4 @@
-# test: timeout=300 needs=python3-h5py,python3-protobuf,python3-crcmod,dataset-fashion-mnist
+# test: alone=no timeout=300 needs=python3-h5py,python3-protobuf,python3-crcmod,dataset-fashion-mnist
 """What a run logs has each step once, whenever it was stopped: metrics.jsonl, TensorBoard's events.
 
 The events are decoded by two readers that share nothing with the writer: Google's protobuf with the

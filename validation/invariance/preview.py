@@ -1,4 +1,4 @@
-# test: timeout=120 needs=chromium,python3-h5py,python3-pil,dataset-fashion-mnist
+# test: alone=no timeout=120 needs=chromium,python3-h5py,python3-pil,dataset-fashion-mnist
 """run%task = 'preview': views.png and dataset.html of sets whose content is known.
 
 The page's counts, sizes, tree, thumbnails and findings are compared with the IDX files they came

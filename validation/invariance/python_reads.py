@@ -1,4 +1,4 @@
-# test: timeout=200 needs=python3-h5py,python3-torch,python3-torchvision,dataset-fashion-mnist
+# test: alone=no timeout=200 needs=python3-h5py,python3-torch,python3-torchvision,dataset-fashion-mnist
 """What comes out can be used elsewhere: three lines of h5py read the encoder's weights, which
 torchvision's ResNet takes by name; --inspect and the task say what a checkpoint and a shard hold,
 and leave them alone."""

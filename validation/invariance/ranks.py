@@ -1,4 +1,4 @@
-# test: timeout=300 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=300 needs=python3-h5py,dataset-fashion-mnist
 """1, 2 and 4 ranks compute the same run, to rounding: order, views, keys' shuffle, negative paths
 and groups of batch statistics are those of the global batch. Sums differ in their order, and
 oneDNN takes other kernels for other batch sizes; hence no equal bits. The bounds are in

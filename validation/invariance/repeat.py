@@ -1,4 +1,4 @@
-# test: timeout=300 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=300 needs=python3-h5py,dataset-fashion-mnist
 """The same run again has the same bits, whatever must not matter: what fresh memory holds, the
 threads and depth of the loader, how shards are read, how much is logged, how often a checkpoint
 is written, the debug build with sanitizers (no fast-math, no contraction, so the optimiser of the

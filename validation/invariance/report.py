@@ -1,4 +1,4 @@
-# test: timeout=300 needs=chromium,python3-h5py,python3-pil,dataset-fashion-mnist
+# test: alone=no timeout=300 needs=chromium,python3-h5py,python3-pil,dataset-fashion-mnist
 """report.html of a run that was restarted, opened in a real browser.
 
 Chromium runs the page without a window and prints what it made of it. The points of the charts are

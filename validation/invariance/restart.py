@@ -1,4 +1,4 @@
-# test: timeout=300 needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=300 needs=python3-h5py,dataset-fashion-mnist
 """A run that is stopped at any moment and restarted ends with the same bits as one that was not.
 
 The undisturbed run keeps a checkpoint of every step, so each stop is compared where it happened:

@@ -1,4 +1,4 @@
-# test: timeout=300 backends=cpu,cuda needs=python3-h5py,dataset-fashion-mnist
+# test: alone=no timeout=300 backends=cpu,cuda needs=python3-h5py,dataset-fashion-mnist
 """Views made by the backend and views made by the loader's threads train to the same bits: two
 crops and local crops with every operation, accumulated micro-batches, one rank and two (whose keys
 are shuffled between them, on one device and on two), and a run that is stopped in the middle of an

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# test: timeout=300 needs=python3-h5py
+# test: alone=no timeout=300 needs=python3-h5py
 """Task 'probe' against the PyTorch step of make_reference.py: losses, embeddings, gradients, updated weights and queue.
 
 Each case runs on 1, 2 and 4 ranks and on the backends cpu and ref. Bound: 1e-4 of the tensor's largest magnitude. A float32 forward
