@@ -17,8 +17,8 @@
         auto hirl_kernel_ = kernel;                                               \
         hirl_kernel_<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__); \
     } while (0)
-#define HIRL_DYNAMIC_SHARED(type, name)                      \
-    extern __shared__ __align__(16) unsigned char name##_[]; \
+#define HIRL_DYNAMIC_SHARED(type, name)                       \
+    extern __shared__ __align__(128) unsigned char name##_[]; \
     type *name = reinterpret_cast<type *>(name##_)
 #endif
 

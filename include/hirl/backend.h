@@ -254,6 +254,38 @@ hirl_status_t hirl_op_dropout(hirl_backend_t *be, const hirl_drop_t *drop, const
 hirl_status_t hirl_op_drop_path(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
                                 const hirl_tensor_t *residual, hirl_tensor_t *y);
 
+// ---------------------------------------------------------------------------------------------- attention
+
+/// n_batch problems (samples, windows) of n_heads heads of head_size columns: a multiple of 8 in 16..128. A tensor has one stride, so slices of
+/// packed matrices are said by their first columns, multiples of 8: in the output [B N, 3 H D] of a q|k|v product these are 0, H D and 2 H D,
+/// and the one tensor is given as q, as k and as v.
+typedef struct hirl_attention_param {
+    int64_t n_batch, n_heads, head_size; // B, H, D
+    int64_t q_column, k_column,
+        v_column; // where head 0 begins in the rows of q, k and v; head h follows h D columns later
+    float scale;
+} hirl_attention_param_t;
+
+/// Multi-head attention (Vaswani et al. 2017, eq. 1): with s_ij = scale <q_i, k_j> + bias[h, i, j] + mask[b mod W, i, j], per problem b and head h,
+/// y_i = sum_j exp(s_ij - lse_i) v_j, lse_i = log sum_j exp(s_ij). q: matrix of B Nq rows, k and v: of B Nk rows, all f32 or all bf16, a
+/// multiple of 8 columns. bias f32 [H, Nq, Nk] (relative positions) and mask f32 [W, Nq, Nk] (W divides B; -inf allowed) may be NULL.
+/// y [B Nq, H D]: heads side by side; lse f32 [B, H, Nq] is all that the backward needs beside it, and may be NULL when none follows.
+/// A row that is masked throughout has y = 0, lse = +inf and no gradient. Devices hold no Nq x Nk matrix (Dao et al. 2022).
+hirl_status_t hirl_op_attention(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                const hirl_tensor_t *mask, hirl_tensor_t *y, hirl_tensor_t *lse);
+/// dq, dk, dv: shapes and columns of q, k, v; the same tensor may be given for those that are slices of one, if these do not overlap. Each may
+/// be NULL. Columns outside the slices stay as they are in a given tensor and are 0 in a new one. dbias f32 [H, Nq, Nk] is the sum over
+/// the problems in an order that depends on shapes alone; may be NULL.
+hirl_status_t hirl_op_attention_backward(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                         const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                         const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                         const hirl_tensor_t *mask, const hirl_tensor_t *y,
+                                         const hirl_tensor_t *lse, const hirl_tensor_t *dy,
+                                         hirl_tensor_t *dq, hirl_tensor_t *dk, hirl_tensor_t *dv,
+                                         hirl_tensor_t *dbias);
+
 // ---------------------------------------------------------------------------------------------- losses
 
 /// Cross entropy of softmax(scale * logits [N, K]) against target i32 [N]: loss [1] = mean over rows; lse [N] (of scaled logits) is kept;

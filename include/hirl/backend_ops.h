@@ -8,7 +8,7 @@
 /// - on host backends, indices and targets being in range (device backends check them in their kernels);
 /// - outputs that are always plain having storage: vectors, matrices, scalars, and everything of to_plain, gather_*,
 ///   concat_*, split_*, global_avg_pool, bn_stats, bn_backward_sums, bn_combine, fold_rows, gemm, linear*, l2_*, row_*, layer_norm*, softmax*,
-///   cross_entropy*, path_loss*, make_views, nearest_rows, top_rows, sum_*;
+///   attention*, cross_entropy*, path_loss*, make_views, nearest_rows, top_rows, sum_*;
 /// - recipes of views being possible: images within `pixels`, crops within images, jitter without repetition;
 /// - image outputs (cast, to_layout_of, to_blocked, add, mul, conv2d.y, conv2d_backward_data.dx, max_pool.y,
 ///   max_pool_backward.dx, global_avg_pool_backward.dx, bn_apply.y, bn_backward_apply.dx and .dresidual, act.y,
@@ -168,6 +168,17 @@ struct hirl_backend_ops {
                              hirl_tensor_t *y);
     hirl_status_t (*softmax_backward)(hirl_backend_t *be, const hirl_tensor_t *y,
                                       const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
+    hirl_status_t (*attention)(hirl_backend_t *be, const hirl_attention_param_t *p,
+                               const hirl_tensor_t *q, const hirl_tensor_t *k,
+                               const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                               const hirl_tensor_t *mask, hirl_tensor_t *y, hirl_tensor_t *lse);
+    hirl_status_t (*attention_backward)(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                        const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                        const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                        const hirl_tensor_t *mask, const hirl_tensor_t *y,
+                                        const hirl_tensor_t *lse, const hirl_tensor_t *dy,
+                                        hirl_tensor_t *dq, hirl_tensor_t *dk, hirl_tensor_t *dv,
+                                        hirl_tensor_t *dbias);
 
     hirl_status_t (*dropout)(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
                              hirl_tensor_t *y);

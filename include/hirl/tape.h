@@ -117,6 +117,11 @@ hirl_status_t hirl_tape_dropout(hirl_tape_t *tape, const hirl_drop_t *drop, hirl
 /// residual + drop_path(x); see hirl_op_drop_path. drop NULL (inference) or p = 0: residual + x. Likewise.
 hirl_status_t hirl_tape_drop_path(hirl_tape_t *tape, const hirl_drop_t *drop, hirl_var_t *x,
                                   hirl_var_t *residual, hirl_var_t **y_p);
+/// See hirl_op_attention: y [B Nq, H D]. A variable given as several of q, k and v (a packed one) gets one gradient. bias may be NULL; mask is a
+/// constant and may be NULL. For the backward, only lse [B, H, Nq] is kept beside inputs and output.
+hirl_status_t hirl_tape_attention(hirl_tape_t *tape, const hirl_attention_param_t *p, hirl_var_t *q,
+                                  hirl_var_t *k, hirl_var_t *v, hirl_var_t *bias,
+                                  const hirl_tensor_t *mask, hirl_var_t **y_p);
 /// correct_p may be NULL; see hirl_op_cross_entropy.
 hirl_status_t hirl_tape_cross_entropy(hirl_tape_t *tape, hirl_var_t *logits, float scale,
                                       const hirl_tensor_t *target, hirl_var_t **loss_p,

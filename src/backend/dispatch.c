@@ -846,6 +846,142 @@ hirl_status_t hirl_op_drop_path(hirl_backend_t *be, const hirl_drop_t *drop, con
     RUN(drop_path, drop, x, residual, y);
 }
 
+// ---------------------------------------------------------------------------------------------- attention
+
+/// One of q, k, v: its slice lies inside the rows, in steps that all backends can read at once.
+static hirl_status_t check_slice(call_t *call, const hirl_attention_param_t *p, const char *name,
+                                 const hirl_tensor_t *x, int64_t column, hirl_dtype_t dtype) {
+    HIRL_TRY(check_plain(call, name, x, 1 << dtype, MATRIX));
+    const int64_t width = p->n_heads * p->head_size, n_columns = x->shape.dim[1];
+    HIRL_REQUIRE(x->shape.dim[0] % p->n_batch == 0, HIRL_ERR_ARG,
+                 "%s: %s is %s, whose rows are not those of %lld problems", call->op, name,
+                 text_of(call, x), (long long)p->n_batch);
+    HIRL_REQUIRE(column >= 0 && column % 8 == 0 && n_columns % 8 == 0 && column <= n_columns &&
+                     width <= n_columns - column,
+                 HIRL_ERR_ARG,
+                 "%s: %s is %s, want room for %lld heads of %lld columns from column %lld on, and "
+                 "multiples of 8",
+                 call->op, name, text_of(call, x), (long long)p->n_heads, (long long)p->head_size,
+                 (long long)column);
+    return HIRL_OK;
+}
+
+/// All that forward and backward read.
+static hirl_status_t check_attention(call_t *call, const hirl_attention_param_t *p,
+                                     const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                     const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                     const hirl_tensor_t *mask) {
+    HIRL_REQUIRE(p, HIRL_ERR_ARG, "%s: no parameters given", call->op);
+    HIRL_REQUIRE(p->n_batch > 0 && p->n_heads > 0 && p->n_heads < 1 << 20, HIRL_ERR_ARG,
+                 "%s: %lld problems of %lld heads", call->op, (long long)p->n_batch,
+                 (long long)p->n_heads);
+    HIRL_REQUIRE(
+        p->head_size >= 16 && p->head_size <= 128 && p->head_size % 8 == 0, HIRL_ERR_ARG,
+        "%s: heads of %lld columns, want a multiple of 8 in 16..128; choose another number "
+        "of heads",
+        call->op, (long long)p->head_size);
+    HIRL_REQUIRE(isfinite(p->scale), HIRL_ERR_ARG, "%s: scale is %g", call->op, (double)p->scale);
+    HIRL_TRY(check_plain(call, "q", q, ACTIVATION, MATRIX));
+    HIRL_TRY(check_slice(call, p, "q", q, p->q_column, q->dtype));
+    HIRL_TRY(check_slice(call, p, "k", k, p->k_column, q->dtype));
+    HIRL_TRY(check_slice(call, p, "v", v, p->v_column, q->dtype));
+    HIRL_REQUIRE(k->shape.dim[0] == v->shape.dim[0], HIRL_ERR_ARG,
+                 "%s: k is %s but v is %s, want as many rows", call->op, text_of(call, k),
+                 text_of(call, v));
+    const int64_t n_query = q->shape.dim[0] / p->n_batch, n_key = k->shape.dim[0] / p->n_batch;
+    HIRL_REQUIRE(n_query < INT32_MAX / 2 && n_key < INT32_MAX / 2, HIRL_ERR_ARG,
+                 "%s: %lld queries and %lld keys a problem", call->op, (long long)n_query,
+                 (long long)n_key);
+    const hirl_shape_t square = hirl_shape_3(p->n_heads, n_query, n_key);
+    if (bias) {
+        HIRL_TRY(check_plain(call, "bias", bias, F32, 3));
+        HIRL_REQUIRE(hirl_shape_equal(&bias->shape, &square), HIRL_ERR_ARG,
+                     "%s: bias is %s, want %s", call->op, text_of(call, bias),
+                     text_of_shape(call, &square));
+    }
+    if (mask) {
+        HIRL_TRY(check_plain(call, "mask", mask, F32, 3));
+        HIRL_REQUIRE(p->n_batch % mask->shape.dim[0] == 0 && mask->shape.dim[1] == n_query &&
+                         mask->shape.dim[2] == n_key,
+                     HIRL_ERR_ARG, "%s: mask is %s, want [W, %lld, %lld], W a divisor of %lld",
+                     call->op, text_of(call, mask), (long long)n_query, (long long)n_key,
+                     (long long)p->n_batch);
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_op_attention(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                const hirl_tensor_t *mask, hirl_tensor_t *y, hirl_tensor_t *lse) {
+    BEGIN(attention);
+    PASS(check_attention(&call, p, q, k, v, bias, mask));
+    const int64_t n_rows = q->shape.dim[0];
+    GIVE(y, hirl_shape_2(n_rows, p->n_heads * p->head_size), q->dtype);
+    if (lse) GIVE(lse, hirl_shape_3(p->n_batch, p->n_heads, n_rows / p->n_batch), HIRL_F32);
+    RUN(attention, p, q, k, v, bias, mask, y, lse);
+}
+
+/// The gradients of q, k and v: outputs that share a tensor have slices of their own, and a new tensor is 0 outside them.
+static hirl_status_t give_slices(call_t *call, const hirl_attention_param_t *p,
+                                 hirl_tensor_t *const output[3],
+                                 const hirl_tensor_t *const input[3]) {
+    static const char *const names[] = {"dq", "dk", "dv"};
+    const int64_t column[] = {p->q_column, p->k_column, p->v_column};
+    const int64_t width = p->n_heads * p->head_size;
+    for (int i = 0; i < 3; ++i) {
+        if (!output[i]) continue;
+        const bool is_new = !hirl_tensor_is_set(output[i]);
+        HIRL_TRY(give(call, names[i], output[i], input[i]->shape, input[i]->dtype, false));
+        int64_t n_written = width;
+        for (int j = 0; j < 3; ++j) {
+            if (j == i || !output[j] ||
+                (output[j] != output[i] &&
+                 (!hirl_tensor_is_set(output[j]) ||
+                  hirl_tensor_data(output[j]) != hirl_tensor_data(output[i]))))
+                continue;
+            n_written += width;
+            HIRL_REQUIRE(column[i] + width <= column[j] || column[j] + width <= column[i],
+                         HIRL_ERR_ARG,
+                         "%s: %s and %s share a tensor, but columns %lld.. and %lld.. of %lld "
+                         "overlap",
+                         call->op, names[i], names[j], (long long)column[i], (long long)column[j],
+                         (long long)width);
+        }
+        if (is_new && n_written < input[i]->shape.dim[1])
+            HIRL_TRY(hirl_op_fill(call->be, 0, output[i]));
+    }
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_op_attention_backward(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                         const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                         const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                         const hirl_tensor_t *mask, const hirl_tensor_t *y,
+                                         const hirl_tensor_t *lse, const hirl_tensor_t *dy,
+                                         hirl_tensor_t *dq, hirl_tensor_t *dk, hirl_tensor_t *dv,
+                                         hirl_tensor_t *dbias) {
+    BEGIN(attention_backward);
+    PASS(check_attention(&call, p, q, k, v, bias, mask));
+    const int64_t n_rows = q->shape.dim[0], n_query = n_rows / p->n_batch;
+    const hirl_shape_t out = hirl_shape_2(n_rows, p->n_heads * p->head_size),
+                       rows = hirl_shape_3(p->n_batch, p->n_heads, n_query);
+    TAKE_PLAIN(y, 1 << q->dtype, MATRIX);
+    TAKE_PLAIN(dy, 1 << q->dtype, MATRIX);
+    NEED_SAME(dy, y);
+    NEED(hirl_shape_equal(&y->shape, &out), "attention_backward: y is %s, want %s",
+         text_of(&call, y), text_of_shape(&call, &out));
+    TAKE_PLAIN(lse, F32, 3);
+    NEED(hirl_shape_equal(&lse->shape, &rows), "attention_backward: lse is %s, want %s",
+         text_of(&call, lse), text_of_shape(&call, &rows));
+    NEED(dq || dk || dv || dbias, "attention_backward: no output given");
+    NEED(bias || !dbias, "attention_backward: dbias without bias");
+    PASS(
+        give_slices(&call, p, (hirl_tensor_t *[]){dq, dk, dv}, (const hirl_tensor_t *[]){q, k, v}));
+    if (dbias) GIVE(dbias, bias->shape, HIRL_F32);
+    RUN(attention_backward, p, q, k, v, bias, mask, y, lse, dy, dq, dk, dv, dbias);
+}
+
 // ---------------------------------------------------------------------------------------------- losses
 
 /// Logits [N, K] and a target [N] below K.

@@ -50,6 +50,7 @@ struct node {
         } drop;
         hirl_act_t act;
         float scale;
+        hirl_attention_param_t attention;
         int64_t n_first;
         int n_levels;
     } u;

@@ -1,9 +1,10 @@
 // Speed of single operations at the shapes of ResNet-18 (32x32 images, batch 256) and ResNet-50 (224x224, batch 32): bench_ops [BACKEND] [TEXT] [REPEATS].
 // Prints one line per operation whose text contains TEXT: best and median milliseconds of the wall clock, processor time per thread, and GF/s (convolutions,
-// products) or GB/s (the rest: bytes that must be read and written at least once). On a busy machine processor time is the steadier figure.
+// products, attention) or GB/s (the rest: bytes that must be read and written at least once). On a busy machine processor time is the steadier figure.
 
 #include "hirl/backend.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -207,6 +208,36 @@ static void bench_pool(hirl_dtype_t dtype) {
     for (size_t i = 0; i < sizeof all / sizeof all[0]; ++i) hirl_tensor_reset(all[i]);
 }
 
+/// ViT's self-attention on the packed output of its q|k|v product, or on windows with relative positions.
+static void bench_attention(const char *what, int64_t n_batch, int64_t n_heads, int64_t n,
+                            int64_t head_size, bool has_bias, hirl_dtype_t dtype) {
+    const char *const phases[] = {"forward", "backward"};
+    char text[2][160];
+    for (int i = 0; i < 2; ++i)
+        snprintf(text[i], sizeof text[i], "attention %s %s %lldx%lldx%lldx%lld %s", what,
+                 hirl_dtype_name(dtype), (long long)n_batch, (long long)n_heads, (long long)n,
+                 (long long)head_size, phases[i]);
+    if (!is_wanted(text[0]) && !is_wanted(text[1])) return;
+    const int64_t width = n_heads * head_size;
+    const hirl_attention_param_t p = {
+        n_batch, n_heads, head_size, 0, width, 2 * width, 1.0f / sqrtf((float)head_size)};
+    hirl_tensor_t x = tensor(hirl_shape_2(n_batch * n, 3 * width), dtype),
+                  dy = tensor(hirl_shape_2(n_batch * n, width), dtype), y = {0}, lse = {0},
+                  dx = {0}, bias = {0}, dbias = {0};
+    if (has_bias) bias = tensor(hirl_shape_3(n_heads, n, n), HIRL_F32);
+    const hirl_tensor_t *b = has_bias ? &bias : NULL;
+    const double flops = 4.0 * (double)(n_batch * n * n * width);
+    MUST(hirl_op_attention(be, &p, &x, &x, &x, b, NULL, &y, &lse));
+    TIME(text[0], flops, "GF/s", MUST(hirl_op_attention(be, &p, &x, &x, &x, b, NULL, &y, &lse)),
+         (void)0);
+    TIME(text[1], 2.5 * flops, "GF/s",
+         MUST(hirl_op_attention_backward(be, &p, &x, &x, &x, b, NULL, &y, &lse, &dy, &dx, &dx, &dx,
+                                         has_bias ? &dbias : NULL)),
+         (void)0);
+    hirl_tensor_t *const all[] = {&x, &dy, &y, &lse, &dx, &bias, &dbias};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; ++i) hirl_tensor_reset(all[i]);
+}
+
 static void bench_rest(void) {
     char text[160];
     const int sizes[][3] = {{256, 512, 512}, {256, 16384, 128}, {256, 2048, 2048}};
@@ -297,6 +328,8 @@ int main(int argc, char **argv) {
             bench_norm("r50", 32, 56 >> i, 256 << i, true, t);
         }
         bench_pool(t);
+        bench_attention("ViT", 32, 6, 197, 64, false, t);
+        bench_attention("windows", 512, 4, 49, 32, true, t);
     }
     bench_rest();
     hirl_backend_destroy(&be);

@@ -79,6 +79,40 @@ static hirl_shape_t image_shape(const line_t *l) {
 
 static bool is_op(const line_t *l, const char *op) { return strcmp(l->op, op) == 0; }
 
+// Attention over b problems of h heads of d columns, q queries and k keys (as many unless given); slices: qkv (of one matrix), kv (two
+// matrices) or none (three); mask: how many masks.
+typedef struct attention_line {
+    hirl_attention_param_t p;
+    int64_t n_query, n_key;
+    int n_matrices;
+    int64_t columns[3];
+} attention_line_t;
+
+static attention_line_t attention_line(const line_t *l) {
+    attention_line_t a = {.p = {field(l, "b", 1), field(l, "h", 1), field(l, "d", 16), 0, 0, 0, 1},
+                          .n_query = field(l, "q", 1),
+                          .n_key = field(l, "k", field(l, "q", 1))};
+    const int64_t width = a.p.n_heads * a.p.head_size;
+    a.p.scale = 1 / sqrtf((float)a.p.head_size);
+    for (int i = 0; i < 3; ++i) a.columns[i] = width;
+    a.n_matrices = 3;
+    if (field_is(l, "slices", "qkv")) {
+        a.p.k_column = width;
+        a.p.v_column = 2 * width;
+        a.columns[0] = 3 * width;
+        a.n_matrices = 1;
+    } else if (field_is(
+                   l, "slices",
+                   "kv")) { // the first 8 columns of both and the last of the second are nobody's
+        a.p.q_column = a.p.k_column = 8;
+        a.p.v_column = 8 + width;
+        a.columns[0] = 8 + width;
+        a.columns[1] = 16 + 2 * width;
+        a.n_matrices = 2;
+    }
+    return a;
+}
+
 // What inputs an operation takes.
 static bool describe_inputs(const line_t *l, inputs_t *in) {
     hirl_shape_t image = image_shape(l);
@@ -102,6 +136,13 @@ static bool describe_inputs(const line_t *l, inputs_t *in) {
         input_add(in, hirl_shape_2(n, d), false, 0.5f, 1);
         input_add(in, hirl_shape_1(d), false, 1, 0.3f);
         input_add(in, hirl_shape_1(d), false, 0, 0.3f);
+    } else if (is_op(l, "attention")) {
+        const attention_line_t a = attention_line(l);
+        for (int i = 0; i < a.n_matrices; ++i)
+            input_add(in, hirl_shape_2(a.p.n_batch * (i ? a.n_key : a.n_query), a.columns[i]), true,
+                      0, 1);
+        if (field(l, "bias", 0))
+            input_add(in, hirl_shape_3(a.p.n_heads, a.n_query, a.n_key), false, 0, 1);
     } else if (is_op(l, "linear")) {
         input_add(in, hirl_shape_2(n, field(l, "i", 1)), true, 0, 1);
         input_add(in, hirl_shape_2(field(l, "o", 1), field(l, "i", 1)), false, 0, 0.5f);
@@ -276,6 +317,16 @@ static hirl_status_t apply(hirl_tape_t *tape, const line_t *l, const inputs_t *i
         return status;
     }
     if (is_op(l, "layer_norm")) return hirl_tape_layer_norm(tape, x[0], x[1], x[2], 1e-6f, y_p);
+    if (is_op(l, "attention")) {
+        const attention_line_t a = attention_line(l);
+        const int64_t n_masks = field(l, "mask", 0);
+        if (n_masks) HIRL_TRY(constant(be, hirl_shape_3(n_masks, a.n_query, a.n_key), 65, 2, &t1));
+        status = hirl_tape_attention(
+            tape, &a.p, x[0], x[a.n_matrices > 1 ? 1 : 0], x[a.n_matrices - 1],
+            field(l, "bias", 0) ? x[a.n_matrices] : NULL, n_masks ? &t1 : NULL, y_p);
+        hirl_tensor_reset(&t1);
+        return status;
+    }
     if (is_op(l, "linear"))
         return hirl_tape_linear(tape, x[0], x[1], in->n > 2 ? x[2] : NULL, field_act(l), y_p);
     if (is_op(l, "dropout") || is_op(l, "drop_path")) return apply_drop(tape, l, x, y_p);

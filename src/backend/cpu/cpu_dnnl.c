@@ -608,8 +608,15 @@ hirl_status_t hirl_cpu_pool_run(cpu_ctx_t *ctx, const cpu_primitive_t *primitive
 
 hirl_status_t hirl_cpu_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
                              float alpha, const float *a, const float *b, float beta, float *c) {
-    HIRL_TRY_DNNL(dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a,
-                             trans_a ? m : k, b, trans_b ? k : n, beta, c, n));
+    return hirl_cpu_sgemm_rows(trans_a, trans_b, m, n, k, alpha, a, trans_a ? m : k, b,
+                               trans_b ? k : n, beta, c, n);
+}
+
+hirl_status_t hirl_cpu_sgemm_rows(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
+                                  float alpha, const float *a, int64_t a_row, const float *b,
+                                  int64_t b_row, float beta, float *c, int64_t c_row) {
+    HIRL_TRY_DNNL(dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, a_row, b,
+                             b_row, beta, c, c_row));
     return HIRL_OK;
 }
 

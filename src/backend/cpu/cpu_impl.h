@@ -128,6 +128,10 @@ hirl_status_t hirl_cpu_pool_run(cpu_ctx_t *ctx, const cpu_primitive_t *primitive
 /// c [m, n] = op(a) op(b), row-major. f32: alpha and beta as in BLAS. bf16 inputs (beta 0, alpha 1): c f32 or bf16.
 hirl_status_t hirl_cpu_sgemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
                              float alpha, const float *a, const float *b, float beta, float *c);
+/// The same of matrices whose rows, as they are stored, begin so many elements after each other. One thread where it is called by several.
+hirl_status_t hirl_cpu_sgemm_rows(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k,
+                                  float alpha, const float *a, int64_t a_row, const float *b,
+                                  int64_t b_row, float beta, float *c, int64_t c_row);
 hirl_status_t hirl_cpu_matmul_bf16(cpu_ctx_t *ctx, bool trans_a, bool trans_b, int64_t m, int64_t n,
                                    int64_t k, const void *a, const void *b, hirl_dtype_t c_dtype,
                                    void *c);
@@ -167,6 +171,15 @@ CPU_OP(layer_norm_backward, const hirl_tensor_t *dy, const hirl_tensor_t *x,
 CPU_OP(softmax, const hirl_tensor_t *x, float scale, hirl_tensor_t *y);
 CPU_OP(softmax_backward, const hirl_tensor_t *y, const hirl_tensor_t *dy, float scale,
        hirl_tensor_t *dx);
+
+CPU_OP(attention, const hirl_attention_param_t *p, const hirl_tensor_t *q, const hirl_tensor_t *k,
+       const hirl_tensor_t *v, const hirl_tensor_t *bias, const hirl_tensor_t *mask,
+       hirl_tensor_t *y, hirl_tensor_t *lse);
+CPU_OP(attention_backward, const hirl_attention_param_t *p, const hirl_tensor_t *q,
+       const hirl_tensor_t *k, const hirl_tensor_t *v, const hirl_tensor_t *bias,
+       const hirl_tensor_t *mask, const hirl_tensor_t *y, const hirl_tensor_t *lse,
+       const hirl_tensor_t *dy, hirl_tensor_t *dq, hirl_tensor_t *dk, hirl_tensor_t *dv,
+       hirl_tensor_t *dbias);
 
 CPU_OP(conv2d, const hirl_conv_param_t *p, const hirl_tensor_t *x, const hirl_tensor_t *w,
        const hirl_tensor_t *bias, hirl_tensor_t *y);

@@ -212,6 +212,18 @@ hirl_status_t hirl_dropout_cuda(hirl_backend_t *be, const hirl_drop_t *drop, con
 hirl_status_t hirl_drop_path_cuda(hirl_backend_t *be, const hirl_drop_t *drop,
                                   const hirl_tensor_t *x, const hirl_tensor_t *residual,
                                   hirl_tensor_t *y);
+// cuda_attention.c
+hirl_status_t hirl_attention_cuda(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                  const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                  const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                  const hirl_tensor_t *mask, hirl_tensor_t *y, hirl_tensor_t *lse);
+hirl_status_t hirl_attention_backward_cuda(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                           const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                           const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                           const hirl_tensor_t *mask, const hirl_tensor_t *y,
+                                           const hirl_tensor_t *lse, const hirl_tensor_t *dy,
+                                           hirl_tensor_t *dq, hirl_tensor_t *dk, hirl_tensor_t *dv,
+                                           hirl_tensor_t *dbias);
 // cuda_loss.c
 hirl_status_t hirl_cross_entropy_cuda(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
                                       const hirl_tensor_t *target, hirl_tensor_t *loss,

@@ -136,6 +136,18 @@ hirl_status_t ref_softmax(hirl_backend_t *be, const hirl_tensor_t *x, float scal
                           hirl_tensor_t *y);
 hirl_status_t ref_softmax_backward(hirl_backend_t *be, const hirl_tensor_t *y,
                                    const hirl_tensor_t *dy, float scale, hirl_tensor_t *dx);
+// ref_attention.c
+hirl_status_t ref_attention(hirl_backend_t *be, const hirl_attention_param_t *p,
+                            const hirl_tensor_t *q, const hirl_tensor_t *k, const hirl_tensor_t *v,
+                            const hirl_tensor_t *bias, const hirl_tensor_t *mask, hirl_tensor_t *y,
+                            hirl_tensor_t *lse);
+hirl_status_t ref_attention_backward(hirl_backend_t *be, const hirl_attention_param_t *p,
+                                     const hirl_tensor_t *q, const hirl_tensor_t *k,
+                                     const hirl_tensor_t *v, const hirl_tensor_t *bias,
+                                     const hirl_tensor_t *mask, const hirl_tensor_t *y,
+                                     const hirl_tensor_t *lse, const hirl_tensor_t *dy,
+                                     hirl_tensor_t *dq, hirl_tensor_t *dk, hirl_tensor_t *dv,
+                                     hirl_tensor_t *dbias);
 
 hirl_status_t ref_cross_entropy(hirl_backend_t *be, const hirl_tensor_t *logits, float scale,
                                 const hirl_tensor_t *target, hirl_tensor_t *loss,

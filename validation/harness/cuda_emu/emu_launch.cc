@@ -427,6 +427,12 @@ void fail_width(int width, const char *file, int line) {
     fail("%s:%d: a shuffle of width %d: want a power of two up to 32", file, line, width);
 }
 
+void fail_matrix(const char *what, const void *ptr, unsigned row_bytes, const char *file,
+                 int line) {
+    fail("%s:%d: %s at %p with rows of %u bytes: want multiples of 32 and of 16 bytes", file, line,
+         what, ptr, row_bytes);
+}
+
 void barrier(const char *file, int line) {
     if (m.current == nullptr) fail("%s:%d: __syncthreads outside of a kernel", file, line);
     fiber &me = *m.current;
