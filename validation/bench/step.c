@@ -1,4 +1,4 @@
-// Times the MoCo v2 training step of hirl.x on synthetic images: step BACKBONE STEM SIZE BATCH STEPS [PRECISION [DEVICE]].
+// Times the MoCo v2 training step of hirl.x on synthetic images: step BACKBONE STEM SIZE BATCH STEPS [PRECISION [DEVICE [group%key=value ...]]].
 // Prints `step_seconds = <best>` `step_median = <median>` `step_mean = <of all, none waited for>` `upload_seconds = <views to the device, not part of a step>`
 // `device_mib` `peak_mib = <peak resident memory>`; validation/bench/step.py and gpu_step.py compare them with PyTorch.
 // With HIRL_BENCH_PROFILE set, a profiler of CUDA sees the last step alone (validation/gpu/step_kernels.py).
@@ -73,7 +73,7 @@ static hirl_status_t time_upload(hirl_backend_t *be, const float *images, int64_
     return HIRL_OK;
 }
 
-static hirl_status_t bench(hirl_world_t *world, char **argv) {
+static hirl_status_t bench(hirl_world_t *world, int argc, char **argv) {
     int n_groups, size = atoi(argv[3]), batch = atoi(argv[4]), steps = atoi(argv[5]);
     const hirl_group_t *const *groups = hirl_app_groups(&n_groups);
     hirl_deck_t *deck = NULL;
@@ -94,6 +94,7 @@ static hirl_status_t bench(hirl_world_t *world, char **argv) {
                      argv[6] ? argv[6] : "f32", argv[6] && argv[7] ? argv[7] : "cpu", argv[1],
                      argv[2], size, batch, 16384 / batch * batch);
     HIRL_TRY(hirl_deck_read_text(deck, "bench", text, (size_t)n));
+    for (int i = 8; i < argc; ++i) HIRL_TRY(hirl_deck_override(deck, argv[i]));
     HIRL_TRY(hirl_session_create(world, deck, 3, 0, &s));
     HIRL_TRY(hirl_reducer_create(world, s->tape, 4, s->registry, s->n_trainable, &reducer));
     hirl_batch_t b = {.n = batch,
@@ -144,12 +145,12 @@ static hirl_status_t bench(hirl_world_t *world, char **argv) {
 int main(int argc, char **argv) {
     hirl_world_t *world = NULL;
     if (argc < 6) {
-        fprintf(stderr, "usage: step BACKBONE STEM SIZE BATCH STEPS [PRECISION [DEVICE]]\n");
+        fprintf(stderr, "usage: step BACKBONE STEM SIZE BATCH STEPS [PRECISION [DEVICE [group%%key=value ...]]]\n");
         return 2;
     }
     hirl_status_t status = hirl_world_create(&argc, &argv, &world);
     hirl_log_setup(HIRL_LOG_WARN, 0);
-    if (status == HIRL_OK) status = bench(world, argv);
+    if (status == HIRL_OK) status = bench(world, argc, argv);
     if (status != HIRL_OK)
         fprintf(stderr, "%s (%s)\n", hirl_error_text_view(), hirl_error_place_view());
     hirl_world_destroy(&world);

@@ -126,6 +126,7 @@ def main():
         run([f"{BUILD}/bench/step", "resnet18", "cifar", "8", "8", "1", "f32", "cuda"])
         skip("an emulated device has no kernels for a profiler")
     step = [f"{BUILD}/bench/step", "resnet50", "imagenet", "224", str(a.batch), "1", "bf16", "cuda"]
+    step.append("run%deterministic=.false.")  # as gpu_step.py's fastest
     with tempfile.TemporaryDirectory() as folder:
         if shutil.which("ncu"):
             report(by_ncu(step, folder), "ncu")
