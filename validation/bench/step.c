@@ -145,7 +145,8 @@ static hirl_status_t bench(hirl_world_t *world, int argc, char **argv) {
 int main(int argc, char **argv) {
     hirl_world_t *world = NULL;
     if (argc < 6) {
-        fprintf(stderr, "usage: step BACKBONE STEM SIZE BATCH STEPS [PRECISION [DEVICE [group%%key=value ...]]]\n");
+        fprintf(stderr, "usage: step BACKBONE STEM SIZE BATCH STEPS [PRECISION [DEVICE "
+                        "[group%%key=value ...]]]\n");
         return 2;
     }
     hirl_status_t status = hirl_world_create(&argc, &argv, &world);
