@@ -350,18 +350,62 @@ hirl_status_t hirl_op_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels
 
 // ---------------------------------------------------------------------------------------------- parameter updates (f32 slabs, in place)
 
-/// p, g, v are equally long plain slabs. SGD (PyTorch's): g' = g + wd p; v = mu v + g'; p -= lr (nesterov ? g' + mu v : v).
-hirl_status_t hirl_op_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay,
-                          bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
-                          hirl_tensor_t *p);
-/// AdamW (Loshchilov and Hutter 2019, PyTorch's): p -= lr wd p; m, v; bias correction for `step` (1-based); p -= lr mhat / (sqrt(vhat) + eps).
-hirl_status_t hirl_op_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
-                            float weight_decay, int64_t step, const hirl_tensor_t *g,
-                            hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
+/// A parameter, or neighbours that are treated alike: elements [first, first + count) of a slab.
+typedef struct hirl_segment {
+    int64_t first, count;
+    int64_t lag; // AdamW: steps of the update that it was not part of
+    float weight_decay;
+    bool is_adapted; // LARS: has a rate of its own
+} hirl_segment_t;
+
+/// A list of segments, also where the backend's kernels find it, so that one launch serves all of them.
+typedef struct hirl_segments hirl_segments_t;
+/// `segment` [n] is copied; rising, without overlap. It may be used with `be` alone, and destroyed as soon as the work is asked for.
+hirl_status_t hirl_segments_create(hirl_backend_t *be, const hirl_segment_t *segment, int64_t n,
+                                   hirl_segments_t **segments_p);
+void hirl_segments_destroy(hirl_segments_t **segments);
+
+/// With g' = grad_scale g and, per segment, its weight decay wd:
+/// - SGD (PyTorch's): d = g' + wd p; v = momentum v + d; p -= lr (nesterov ? d + momentum v : v).
+/// - AdamW (Loshchilov and Hutter 2019, PyTorch's): p -= lr wd p; moments v and w; bias correction for the segment's step, the update's (1-based)
+///   less its lag; p -= lr vhat / (sqrt(what) + eps).
+/// - LARS (You et al. 2017, algorithm 1; MMSelfSup's): d = r lr (g' + wd p) with r = trust |p| / (|g'| + wd |p| + eps), norms of the segment;
+///   v = momentum v + d; p -= nesterov ? d + momentum v : v.
+/// - LARC (apex's without clipping; SwAV's): the same r, but lr where SGD has it: d = r (g' + wd p), and v, p as SGD's; where a norm is 0,
+///   d = g'.
+/// - LARS_JOINT (MoCo v3's and MAE's probe): as LARC with r = trust |p| / |g' + wd p|.
+/// r is 1 where a norm is 0 and in segments that are not adapted.
+typedef enum hirl_rule {
+    HIRL_RULE_SGD,
+    HIRL_RULE_ADAMW,
+    HIRL_RULE_LARS,
+    HIRL_RULE_LARC,
+    HIRL_RULE_LARS_JOINT
+} hirl_rule_t;
+
+typedef struct hirl_update {
+    hirl_rule_t rule;
+    float lr, grad_scale;
+    float momentum, trust; // SGD and LARS; LARS
+    float beta1, beta2;    // AdamW
+    float eps;             // AdamW, LARS, LARC
+    int64_t step;          // AdamW
+    bool is_nesterov;      // SGD and LARS
+} hirl_update_t;
+
+/// Updates p in all segments; other elements stay. g, v, w, p are equally long plain slabs; w is NULL but for AdamW. Norms stay on the device: nothing
+/// waits for anything.
+hirl_status_t hirl_op_update(hirl_backend_t *be, const hirl_update_t *update,
+                             const hirl_segments_t *segments, const hirl_tensor_t *g,
+                             hirl_tensor_t *v, hirl_tensor_t *w, hirl_tensor_t *p);
 /// y = m y + (1 - m) x.
 hirl_status_t hirl_op_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
 /// Sum of squares in double (fixed order), to the host.
 hirl_status_t hirl_op_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
+/// The same of the elements in segments[i] of slab x[i], i = 0..n-1, with one transfer to the host. segments[i] may be NULL: none.
+hirl_status_t hirl_op_sum_squares_of(hirl_backend_t *be, int n,
+                                     const hirl_segments_t *const *segments,
+                                     const hirl_tensor_t *const *x, double *sum_p);
 
 // ---------------------------------------------------------------------------------------------- clusters and neighbours
 // For devices; a host has faster ways of its own (cluster.h), whose results these have bit for bit. A product of two rows is one chain of fused

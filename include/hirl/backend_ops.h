@@ -39,6 +39,14 @@ struct hirl_layout {
     char name[48];     // "nChw16c", for messages
 };
 
+struct hirl_segments {
+    const hirl_backend_t *be;
+    int64_t n, end; // end: elements that a slab must have at least
+    hirl_segment_t *segment;
+    hirl_tensor_t packed; // a device backend's own form of them, u8
+    int64_t n_pieces;     // likewise, for its use
+};
+
 struct hirl_backend_ops {
     const char *name;
     bool
@@ -208,14 +216,16 @@ struct hirl_backend_ops {
                                 int channels, const float *mean, const float *std,
                                 hirl_tensor_t *y);
 
-    hirl_status_t (*sgd)(hirl_backend_t *be, float lr, float momentum, float weight_decay,
-                         bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
-                         hirl_tensor_t *p);
-    hirl_status_t (*adamw)(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
-                           float weight_decay, int64_t step, const hirl_tensor_t *g,
-                           hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
+    /// NULL on host backends: makes segments->packed of segments->segment.
+    hirl_status_t (*pack_segments)(hirl_backend_t *be, hirl_segments_t *segments);
+    hirl_status_t (*update)(hirl_backend_t *be, const hirl_update_t *update,
+                            const hirl_segments_t *segments, const hirl_tensor_t *g,
+                            hirl_tensor_t *v, hirl_tensor_t *w, hirl_tensor_t *p);
     hirl_status_t (*ema)(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
     hirl_status_t (*sum_squares)(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
+    hirl_status_t (*sum_squares_of)(hirl_backend_t *be, int n,
+                                    const hirl_segments_t *const *segments,
+                                    const hirl_tensor_t *const *x, double *sum_p);
 
     hirl_status_t (*nearest_rows)(hirl_backend_t *be, const hirl_tensor_t *x,
                                   const hirl_tensor_t *c, const hirl_tensor_t *half_norm,
@@ -239,6 +249,26 @@ void *hirl_backend_ctx(const hirl_backend_t *be);
 static inline int64_t hirl_window_output(int64_t size, int kernel, int stride, int pad) {
     const int64_t span = size + 2 * (int64_t)pad - kernel;
     return span < 0 ? 0 : span / stride + 1;
+}
+
+/// What a segment's update by momentum multiplies: v = momentum v + inner (g' + weight_decay p), p -= outer v.
+typedef struct hirl_rates {
+    double inner, outer, weight_decay;
+} hirl_rates_t;
+/// |p| and |g'|, or for LARS_JOINT |g' + wd p|, where the rule wants them.
+static inline hirl_rates_t hirl_update_rates(const hirl_update_t *u, const hirl_segment_t *s,
+                                             double norm_p, double norm_g) {
+    const bool has_rate = u->rule != HIRL_RULE_SGD && s->is_adapted && norm_p != 0 && norm_g != 0;
+    const double rest =
+        u->rule == HIRL_RULE_LARS_JOINT ? 0 : (double)s->weight_decay * norm_p + (double)u->eps;
+    const double rate = has_rate ? (double)u->trust * norm_p / (norm_g + rest) : 1.0;
+    hirl_rates_t rates = {rate, (double)u->lr, (double)s->weight_decay};
+    if (u->rule == HIRL_RULE_LARC && s->is_adapted && !has_rate) rates.weight_decay = 0;
+    if (u->rule == HIRL_RULE_LARS) {
+        rates.inner *= (double)u->lr;
+        rates.outer = 1;
+    }
+    return rates;
 }
 
 /// Numbers below this are dropped: p * 2^32, rounded up. What is kept is multiplied by the scale, 1 / (1 - p).

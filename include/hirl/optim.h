@@ -16,8 +16,10 @@ typedef struct hirl_optim_cfg {
     char lr_rule
         [HIRL_DECK_TEXT_MAX]; // 'none' | 'linear' (x batch / 256) | 'sqrt' (x sqrt(batch / 256))
     double momentum, weight_decay, beta1, beta2, eps, trust;
+    char lars_form[HIRL_DECK_TEXT_MAX]; // 'lars' | 'larc' | 'joint'
     bool nesterov;
     bool decay_1d;      // weight decay also on biases and norms
+    bool adapt_1d;      // LARS also on biases and norms
     double clip_grad;   // global L2 norm; 0: off
     int64_t batch;      // global batch size
     int64_t accumulate; // micro-batches per step
@@ -48,9 +50,9 @@ hirl_status_t hirl_optimizer_create(const hirl_optim_cfg_t *cfg, hirl_backend_t 
                                     hirl_registry_t *const *registries, int n,
                                     hirl_optimizer_t **optimizer_p);
 void hirl_optimizer_destroy(hirl_optimizer_t **optimizer);
-/// Global L2 norm of all present gradients (double, fixed order).
+/// Global L2 norm of all present gradients (double, fixed order): what a step on a device waits for, once.
 hirl_status_t hirl_optimizer_grad_norm(hirl_optimizer_t *optimizer, double *norm_p);
-/// One update; gradients are scaled by `grad_scale` first (clipping).
+/// One update, of gradients times `grad_scale` (clipping); on a device, all of it is asked for without waiting.
 hirl_status_t hirl_optimizer_step(hirl_optimizer_t *optimizer, double lr, double grad_scale);
 /// Calls visit for every state array ("/optimizer/momentum/encoder_q.conv1.weight", f32 tensor of the parameter's shape) and the per-parameter step counts.
 typedef hirl_status_t (*hirl_state_visit_t)(void *ctx, const char *name,

@@ -1141,34 +1141,42 @@ hirl_status_t hirl_op_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels
              text_of(&call, x), (long long)(n));                                           \
     } while (0)
 
-hirl_status_t hirl_op_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay,
-                          bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
-                          hirl_tensor_t *p) {
-    BEGIN(sgd);
-    NEED_FINITE(lr);
-    NEED_FINITE(momentum);
-    NEED_FINITE(weight_decay);
-    TAKE_PLAIN(p, F32, ANY_AXES);
-    TAKE_SLAB(g, hirl_tensor_count(p));
-    TAKE_SLAB(v, hirl_tensor_count(p));
-    RUN(sgd, lr, momentum, weight_decay, is_nesterov, g, v, p);
+static hirl_status_t check_segments(call_t *call, const hirl_segments_t *segments,
+                                    const hirl_tensor_t *slab) {
+    HIRL_REQUIRE(segments && segments->be == call->be, HIRL_ERR_ARG,
+                 "%s: no segments given, or another backend's", call->op);
+    HIRL_REQUIRE(segments->end <= hirl_tensor_count(slab), HIRL_ERR_ARG,
+                 "%s: segments reach element %lld of a slab that is %s", call->op,
+                 (long long)segments->end, text_of(call, slab));
+    return HIRL_OK;
 }
 
-hirl_status_t hirl_op_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
-                            float weight_decay, int64_t step, const hirl_tensor_t *g,
-                            hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p) {
-    BEGIN(adamw);
-    NEED_FINITE(lr);
-    NEED_FINITE(weight_decay);
-    NEED(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "adamw: betas %g and %g, want [0, 1)",
-         (double)beta1, (double)beta2);
-    NEED(isfinite(eps) && eps >= 0, "adamw: eps is %g", (double)eps);
-    NEED(step >= 1, "adamw: step %lld, want 1 at least", (long long)step);
+hirl_status_t hirl_op_update(hirl_backend_t *be, const hirl_update_t *update,
+                             const hirl_segments_t *segments, const hirl_tensor_t *g,
+                             hirl_tensor_t *v, hirl_tensor_t *w, hirl_tensor_t *p) {
+    BEGIN(update);
+    NEED(update, "update: no rule given");
+    const hirl_update_t *u = update;
+    const bool is_adamw = u->rule == HIRL_RULE_ADAMW;
+    NEED(u->rule >= HIRL_RULE_SGD && u->rule <= HIRL_RULE_LARS_JOINT, "update: rule %d",
+         (int)u->rule);
+    NEED(isfinite(u->lr), "update: lr is %g", (double)u->lr);
+    NEED(isfinite(u->grad_scale), "update: grad_scale is %g", (double)u->grad_scale);
+    NEED(isfinite(u->eps) && u->eps >= 0, "update: eps is %g", (double)u->eps);
+    NEED(is_adamw || isfinite(u->momentum), "update: momentum is %g", (double)u->momentum);
+    NEED(is_adamw || isfinite(u->trust), "update: trust is %g", (double)u->trust);
+    NEED(!is_adamw || (u->beta1 >= 0 && u->beta1 < 1 && u->beta2 >= 0 && u->beta2 < 1),
+         "update: betas %g and %g, want [0, 1)", (double)u->beta1, (double)u->beta2);
     TAKE_PLAIN(p, F32, ANY_AXES);
     TAKE_SLAB(g, hirl_tensor_count(p));
-    TAKE_SLAB(m, hirl_tensor_count(p));
     TAKE_SLAB(v, hirl_tensor_count(p));
-    RUN(adamw, lr, beta1, beta2, eps, weight_decay, step, g, m, v, p);
+    if (is_adamw) TAKE_SLAB(w, hirl_tensor_count(p));
+    PASS(check_segments(&call, segments, p));
+    for (int64_t i = 0; is_adamw && i < segments->n; ++i)
+        NEED(u->step - segments->segment[i].lag >= 1,
+             "update: step %lld of segment %lld, want 1 at least",
+             (long long)(u->step - segments->segment[i].lag), (long long)i);
+    RUN(update, update, segments, g, v, w, p);
 }
 
 hirl_status_t hirl_op_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y) {
@@ -1184,6 +1192,20 @@ hirl_status_t hirl_op_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, do
     TAKE_PLAIN(x, F32, ANY_AXES);
     NEED(sum_p, "sum_squares: no output given");
     RUN(sum_squares, x, sum_p);
+}
+
+hirl_status_t hirl_op_sum_squares_of(hirl_backend_t *be, int n,
+                                     const hirl_segments_t *const *segments,
+                                     const hirl_tensor_t *const *x, double *sum_p) {
+    BEGIN(sum_squares_of);
+    NEED(n >= 0 && (n == 0 || (segments && x)) && sum_p,
+         "sum_squares_of: no slabs or no output given");
+    for (int i = 0; i < n; ++i) {
+        if (!segments[i]) continue;
+        TAKE_PLAIN(x[i], F32, ANY_AXES);
+        PASS(check_segments(&call, segments[i], x[i]));
+    }
+    RUN(sum_squares_of, n, segments, x, sum_p);
 }
 
 // ---------------------------------------------------------------------------------------------- clusters and neighbours

@@ -1,35 +1,41 @@
-// SGD, AdamW and LARS over the slabs of trainable registries. Updates run over the longest runs of neighbouring parameters that share decay and
-// step count, so that a usual step is one pass per slab. Parameters without a gradient are skipped, as PyTorch does.
+// SGD, AdamW and LARS over the slabs of trainable registries. A registry's segments are the longest runs of neighbouring parameters that are
+// treated alike; one operation updates them all. They are made again only when they change, which is when a parameter gets its first gradient
+// or goes without. Parameters without a gradient are skipped, as PyTorch does.
 
 #include "hirl/optim.h"
 
 #include <math.h>
 #include <string.h>
 
-typedef enum rule { RULE_SGD, RULE_ADAMW, RULE_LARS } rule_t;
-
 typedef struct part {
     hirl_registry_t *registry;
     hirl_tensor_t first, second; // momentum; or first and second moments: slabs like the values
     int64_t *n_steps;            // per parameter of the registry, a view into the optimiser's array
+    hirl_segment_t *segment, *fresh; // [n_params]: of `segments`, and what they should be
+    int64_t n_segments;
+    hirl_segments_t *segments; // NULL: none
+    int64_t step;              // of segments without lag: the largest count of steps so far, and 1
 } part_t;
 
 struct hirl_optimizer {
     hirl_optim_cfg_t cfg;
-    rule_t rule;
+    hirl_rule_t rule;
     hirl_backend_t *backend;
     part_t *parts;
     int n_parts;
     int64_t *n_steps;
     int64_t n_counts;
+    const hirl_segments_t **segments; // [n_parts], working memory of the norm
+    const hirl_tensor_t **grads;      // likewise
 };
 
-// One update call: values [first, first + count) of a slab.
-typedef struct run {
-    int64_t first, count;
-    double weight_decay;
-    int64_t step;
-} run_t;
+static hirl_rule_t rule_of(const hirl_optim_cfg_t *cfg) {
+    if (strcmp(cfg->name, "adamw") == 0) return HIRL_RULE_ADAMW;
+    if (strcmp(cfg->name, "lars") != 0) return HIRL_RULE_SGD;
+    return strcmp(cfg->lars_form, "larc") == 0    ? HIRL_RULE_LARC
+           : strcmp(cfg->lars_form, "joint") == 0 ? HIRL_RULE_LARS_JOINT
+                                                  : HIRL_RULE_LARS;
+}
 
 hirl_status_t hirl_optimizer_create(const hirl_optim_cfg_t *cfg, hirl_backend_t *backend,
                                     hirl_registry_t *const *registries, int n,
@@ -40,11 +46,11 @@ hirl_status_t hirl_optimizer_create(const hirl_optim_cfg_t *cfg, hirl_backend_t 
     o->cfg = *cfg;
     o->backend = backend;
     o->n_parts = n;
-    o->rule = strcmp(cfg->name, "adamw") == 0  ? RULE_ADAMW
-              : strcmp(cfg->name, "lars") == 0 ? RULE_LARS
-                                               : RULE_SGD;
+    o->rule = rule_of(cfg);
     for (int i = 0; i < n; ++i) o->n_counts += hirl_registry_n_params(registries[i]);
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, n, &o->parts), status, err);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, n, &o->segments), status, err);
+    HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, n, &o->grads), status, err);
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, o->n_counts, &o->n_steps), status, err);
     int64_t *n_steps = o->n_steps;
     for (int i = 0; i < n; ++i) {
@@ -52,10 +58,13 @@ hirl_status_t hirl_optimizer_create(const hirl_optim_cfg_t *cfg, hirl_backend_t 
         hirl_shape_t shape = hirl_registry_values_view(registries[i])->shape;
         part->registry = registries[i];
         part->n_steps = n_steps;
-        n_steps += hirl_registry_n_params(registries[i]);
+        const int n_params = hirl_registry_n_params(registries[i]);
+        n_steps += n_params;
+        HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, n_params, &part->segment), status, err);
+        HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_PARAM, n_params, &part->fresh), status, err);
         HIRL_TRY_GOTO(hirl_backend_tensor(backend, shape, HIRL_F32, &part->first), status, err);
         HIRL_TRY_GOTO(hirl_op_fill(backend, 0, &part->first), status, err);
-        if (o->rule != RULE_ADAMW) continue;
+        if (o->rule != HIRL_RULE_ADAMW) continue;
         HIRL_TRY_GOTO(hirl_backend_tensor(backend, shape, HIRL_F32, &part->second), status, err);
         HIRL_TRY_GOTO(hirl_op_fill(backend, 0, &part->second), status, err);
     }
@@ -72,108 +81,115 @@ void hirl_optimizer_destroy(hirl_optimizer_t **optimizer) {
     for (int i = 0; o->parts && i < o->n_parts; ++i) {
         hirl_tensor_reset(&o->parts[i].first);
         hirl_tensor_reset(&o->parts[i].second);
+        hirl_segments_destroy(&o->parts[i].segments);
+        hirl_mem_free(o->parts[i].segment);
+        hirl_mem_free(o->parts[i].fresh);
     }
+    hirl_mem_free(o->segments);
+    hirl_mem_free(o->grads);
     hirl_mem_free(o->parts);
     hirl_mem_free(o->n_steps);
     hirl_mem_free(o);
     *optimizer = NULL;
 }
 
-// ---------------------------------------------------------------------------------------------- runs
+// ---------------------------------------------------------------------------------------------- segments
 
 static bool is_updated(const hirl_param_t *param) {
-    return hirl_tensor_is_set(&param->grad) && hirl_var_has_grad(param->var);
+    return !param->is_buffer && hirl_tensor_is_set(&param->grad) && hirl_var_has_grad(param->var);
 }
 
-// The next run at or after parameter *at; count 0 when there is none. Padding between neighbours belongs to the run. LARS wants one tensor a run.
-static run_t next_run(const hirl_optimizer_t *o, const part_t *part, int *at) {
-    int n = hirl_registry_n_params(part->registry);
-    run_t run = {0};
-    for (; *at < n; ++*at) {
-        const hirl_param_t *param = hirl_registry_param(part->registry, *at);
-        if (param->is_buffer) continue;
-        double decay = o->cfg.decay_1d || param->shape.n_axes > 1 ? o->cfg.weight_decay : 0.0;
-        bool fits = run.count > 0 && decay == run.weight_decay && part->n_steps[*at] == run.step &&
-                    o->rule != RULE_LARS;
-        if (run.count > 0 && (!is_updated(param) || !fits)) break;
-        if (!is_updated(param)) continue;
-        if (run.count == 0)
-            run =
-                (run_t){.first = param->offset, .weight_decay = decay, .step = part->n_steps[*at]};
-        run.count = param->offset + param->count - run.first;
+static bool is_alike(const hirl_segment_t *a, const hirl_segment_t *b) {
+    return a->lag == b->lag && a->weight_decay == b->weight_decay && a->is_adapted == b->is_adapted;
+}
+
+// What an update has to do now: part->fresh and its length. Padding between neighbours belongs to a segment; norms are of one parameter.
+static int64_t find_segments(const hirl_optimizer_t *o, part_t *part) {
+    const int n_params = hirl_registry_n_params(part->registry);
+    const bool is_lars = o->rule != HIRL_RULE_SGD && o->rule != HIRL_RULE_ADAMW;
+    int64_t n = 0, most_steps = 0;
+    bool is_open = false; // the last segment may grow
+    for (int i = 0; i < n_params; ++i)
+        if (part->n_steps[i] > most_steps) most_steps = part->n_steps[i];
+    part->step = most_steps + 1;
+    for (int i = 0; i < n_params; ++i) {
+        const hirl_param_t *param = hirl_registry_param(part->registry, i);
+        if (param->is_buffer) continue; // in another slab
+        if (!is_updated(param)) {
+            is_open = false;
+            continue;
+        }
+        const bool is_1d = param->shape.n_axes <= 1;
+        const hirl_segment_t own = {
+            .first = param->offset,
+            .count = param->count,
+            .lag = o->rule == HIRL_RULE_ADAMW ? most_steps - part->n_steps[i] : 0,
+            .weight_decay = is_1d && !o->cfg.decay_1d ? 0.0f : (float)o->cfg.weight_decay,
+            .is_adapted = is_lars && (!is_1d || o->cfg.adapt_1d)};
+        hirl_segment_t *last = n > 0 ? &part->fresh[n - 1] : NULL;
+        if (is_open && is_alike(last, &own) && !own.is_adapted)
+            last->count = own.first + own.count - last->first;
+        else
+            part->fresh[n++] = own;
+        is_open = true;
     }
-    return run;
+    return n;
 }
 
-static hirl_status_t run_views(const part_t *part, const run_t *run, hirl_tensor_t view[4]) {
-    const hirl_tensor_t *slab[4] = {hirl_registry_values_view(part->registry),
-                                    hirl_registry_grads_view(part->registry), &part->first,
-                                    &part->second};
-    for (int i = 0; i < 4; ++i)
-        if (hirl_tensor_is_set(slab[i]))
-            HIRL_TRY(hirl_tensor_rows(slab[i], run->first, run->count, &view[i]));
+static hirl_status_t refresh_segments(const hirl_optimizer_t *o, part_t *part) {
+    const int64_t n = find_segments(o, part);
+    bool is_same = n == part->n_segments;
+    for (int64_t i = 0; is_same && i < n; ++i)
+        is_same = part->fresh[i].first == part->segment[i].first &&
+                  part->fresh[i].count == part->segment[i].count &&
+                  is_alike(&part->fresh[i], &part->segment[i]);
+    if (is_same) return HIRL_OK;
+    hirl_segments_destroy(&part->segments);
+    part->n_segments = 0;
+    if (n == 0) return HIRL_OK;
+    HIRL_TRY(hirl_segments_create(o->backend, part->fresh, n, &part->segments));
+    memcpy(part->segment, part->fresh, (size_t)n * sizeof *part->segment);
+    part->n_segments = n;
     return HIRL_OK;
 }
+
+// ---------------------------------------------------------------------------------------------- norm and update
 
 hirl_status_t hirl_optimizer_grad_norm(hirl_optimizer_t *o, double *norm_p) {
-    double total = 0;
+    double sum = 0;
     for (int i = 0; i < o->n_parts; ++i) {
-        int at = 0;
-        for (run_t run = next_run(o, &o->parts[i], &at); run.count > 0;
-             run = next_run(o, &o->parts[i], &at)) {
-            hirl_tensor_t g = {0};
-            double sum;
-            HIRL_TRY(hirl_tensor_rows(hirl_registry_grads_view(o->parts[i].registry), run.first,
-                                      run.count, &g));
-            hirl_status_t status = hirl_op_sum_squares(o->backend, &g, &sum);
-            hirl_tensor_reset(&g);
-            HIRL_TRY(status);
-            total += sum;
-        }
+        HIRL_TRY(refresh_segments(o, &o->parts[i]));
+        o->segments[i] = o->parts[i].segments;
+        o->grads[i] = hirl_registry_grads_view(o->parts[i].registry);
     }
-    *norm_p = sqrt(total);
+    HIRL_TRY(hirl_op_sum_squares_of(o->backend, o->n_parts, o->segments, o->grads, &sum));
+    *norm_p = sqrt(sum);
     return HIRL_OK;
-}
-
-// LARS (You et al. 2017): tensors with more than one axis are scaled by trust |p| / |g + wd p|.
-static hirl_status_t lars_scale(const hirl_optimizer_t *o, const run_t *run,
-                                hirl_tensor_t view[4]) {
-    double p2, g2;
-    HIRL_TRY(hirl_op_axpby(o->backend, (float)run->weight_decay, &view[0], 1.0f, &view[1]));
-    HIRL_TRY(hirl_op_sum_squares(o->backend, &view[0], &p2));
-    HIRL_TRY(hirl_op_sum_squares(o->backend, &view[1], &g2));
-    float scale = p2 > 0 && g2 > 0 ? (float)(o->cfg.trust * sqrt(p2 / g2)) : 1.0f;
-    return hirl_op_axpby(o->backend, scale, &view[1], 0.0f, &view[1]);
-}
-
-static hirl_status_t run_update(const hirl_optimizer_t *o, const run_t *run, double lr,
-                                hirl_tensor_t view[4]) {
-    const hirl_optim_cfg_t *c = &o->cfg;
-    float decay = (float)run->weight_decay;
-    if (o->rule == RULE_ADAMW)
-        return hirl_op_adamw(o->backend, (float)lr, (float)c->beta1, (float)c->beta2, (float)c->eps,
-                             decay, run->step + 1, &view[1], &view[2], &view[3], &view[0]);
-    if (o->rule == RULE_LARS) {
-        HIRL_TRY(lars_scale(o, run, view));
-        decay = 0;
-    }
-    return hirl_op_sgd(o->backend, (float)lr, (float)c->momentum, decay, c->nesterov, &view[1],
-                       &view[2], &view[0]);
 }
 
 hirl_status_t hirl_optimizer_step(hirl_optimizer_t *o, double lr, double grad_scale) {
+    const hirl_optim_cfg_t *c = &o->cfg;
+    hirl_update_t update = {.rule = o->rule,
+                            .lr = (float)lr,
+                            .grad_scale = (float)grad_scale,
+                            .momentum = (float)c->momentum,
+                            .trust = (float)c->trust,
+                            .beta1 = (float)c->beta1,
+                            .beta2 = (float)c->beta2,
+                            .eps = (float)c->eps,
+                            .is_nesterov = c->nesterov};
     for (int i = 0; i < o->n_parts; ++i) {
         part_t *part = &o->parts[i];
-        int at = 0;
-        for (run_t run = next_run(o, part, &at); run.count > 0; run = next_run(o, part, &at)) {
-            hirl_tensor_t view[4] = {{0}};
-            hirl_status_t status = run_views(part, &run, view);
-            if (status == HIRL_OK && grad_scale != 1.0)
-                status = hirl_op_axpby(o->backend, (float)grad_scale, &view[1], 0.0f, &view[1]);
-            if (status == HIRL_OK) status = run_update(o, &run, lr, view);
-            for (int j = 0; j < 4; ++j) hirl_tensor_reset(&view[j]);
-            HIRL_TRY(status);
-        }
+        hirl_tensor_t values = {0};
+        HIRL_TRY(refresh_segments(o, part));
+        if (!part->segments) continue;
+        update.step = part->step;
+        values = hirl_tensor_retain(hirl_registry_values_view(part->registry));
+        const hirl_status_t status = hirl_op_update(
+            o->backend, &update, part->segments, hirl_registry_grads_view(part->registry),
+            &part->first, o->rule == HIRL_RULE_ADAMW ? &part->second : NULL, &values);
+        hirl_tensor_reset(&values);
+        HIRL_TRY(status);
         for (int j = 0; j < hirl_registry_n_params(part->registry); ++j)
             if (is_updated(hirl_registry_param(part->registry, j))) ++part->n_steps[j];
     }
@@ -205,9 +221,9 @@ static hirl_status_t visit_slab(const hirl_optimizer_t *o, const part_t *part,
 hirl_status_t hirl_optimizer_visit(hirl_optimizer_t *o, hirl_state_visit_t visit, void *ctx) {
     for (int i = 0; i < o->n_parts; ++i) {
         const part_t *part = &o->parts[i];
-        HIRL_TRY(visit_slab(o, part, &part->first, o->rule == RULE_ADAMW ? "exp_avg" : "momentum",
-                            visit, ctx));
-        if (o->rule == RULE_ADAMW)
+        HIRL_TRY(visit_slab(o, part, &part->first,
+                            o->rule == HIRL_RULE_ADAMW ? "exp_avg" : "momentum", visit, ctx));
+        if (o->rule == HIRL_RULE_ADAMW)
             HIRL_TRY(visit_slab(o, part, &part->second, "exp_avg_sq", visit, ctx));
     }
     return HIRL_OK;
@@ -232,9 +248,17 @@ static const hirl_key_t optim_keys[] = {
     HIRL_ROW_REAL(hirl_optim_cfg_t, beta1, "0.9", 0, 1, "", "AdamW: decay of the first moment."),
     HIRL_ROW_REAL(hirl_optim_cfg_t, beta2, "0.999", 0, 1, "", "AdamW: decay of the second moment."),
     HIRL_ROW_REAL(hirl_optim_cfg_t, eps, "1e-8", 0, 1, "",
-                  "AdamW: added to the root of the second moment."),
+                  "AdamW: added to the root of the second moment; LARS: to the sum of norms."),
     HIRL_ROW_REAL(hirl_optim_cfg_t, trust, "0.001", 0, 1e3, "", "LARS: trust coefficient."),
-    HIRL_ROW_BOOL(hirl_optim_cfg_t, nesterov, ".false.", "SGD: Nesterov's momentum."),
+    HIRL_ROW_TEXT(hirl_optim_cfg_t, lars_form, "'lars'", "lars|larc|joint",
+                  "LARS: 'lars': each parameter p with gradient g has the rate trust |p| / (|g| + "
+                  "weight_decay |p| + eps), and momentum sums lr rate (g + weight_decay p) (You et "
+                  "al. 2017, MMSelfSup); 'larc': the same rate, lr outside of the momentum "
+                  "(SwAV); 'joint': rate trust |p| / |g + weight_decay p|, lr outside (MoCo v3, "
+                  "MAE's linear probe)."),
+    HIRL_ROW_BOOL(hirl_optim_cfg_t, adapt_1d, ".false.",
+                  "LARS: rates also for biases and norm parameters (SwAV); without, theirs is 1."),
+    HIRL_ROW_BOOL(hirl_optim_cfg_t, nesterov, ".false.", "SGD and LARS: Nesterov's momentum."),
     HIRL_ROW_BOOL(hirl_optim_cfg_t, decay_1d, ".true.",
                   "Weight decay also on biases and norm parameters, as the published MoCo v2."),
     HIRL_ROW_REAL(hirl_optim_cfg_t, clip_grad, "0", 0, 1e9, "",

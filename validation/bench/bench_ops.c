@@ -286,8 +286,15 @@ static void bench_rest(void) {
     hirl_tensor_t p = tensor(hirl_shape_1(n), HIRL_F32), g = tensor(hirl_shape_1(n), HIRL_F32),
                   v = tensor(hirl_shape_1(n), HIRL_F32);
     double sum = 0;
+    hirl_segments_t *segments = NULL;
+    hirl_update_t update = {.lr = 1e-3f, .grad_scale = 1, .momentum = 0.9f, .trust = 1e-3f};
+    MUST(hirl_segments_create(be, &(hirl_segment_t){0, n, 0, 1e-4f, true}, 1, &segments));
     TIME("sgd 25M", 20.0 * (double)n, "GB/s",
-         MUST(hirl_op_sgd(be, 1e-3f, 0.9f, 1e-4f, false, &g, &v, &p)), (void)0);
+         MUST(hirl_op_update(be, &update, segments, &g, &v, NULL, &p)), (void)0);
+    update.rule = HIRL_RULE_LARS;
+    TIME("lars 25M", 28.0 * (double)n, "GB/s",
+         MUST(hirl_op_update(be, &update, segments, &g, &v, NULL, &p)), (void)0);
+    hirl_segments_destroy(&segments);
     TIME("ema 25M", 12.0 * (double)n, "GB/s", MUST(hirl_op_ema(be, 0.99f, &g, &p)), (void)0);
     TIME("sum_squares 25M", 4.0 * (double)n, "GB/s", MUST(hirl_op_sum_squares(be, &g, &sum)),
          (void)0);

@@ -489,6 +489,31 @@ static void check_differences(hirl_tape_t *tape, const line_t *l, inputs_t *in, 
 
 enum { N_STATE = 4 };
 
+// Segments of n/7, n/2 and the rest less a gap before it, decayed, adapted and late in their own ways.
+static hirl_status_t apply_update(hirl_backend_t *be, const line_t *l, const hirl_tensor_t *g,
+                                  hirl_tensor_t *v, hirl_tensor_t *w, hirl_tensor_t *p) {
+    static const char *const rules[] = {"sgd", "adamw", "lars", "larc", "joint"};
+    const int64_t n = hirl_tensor_count(p), a = n / 7, b = n / 2;
+    const hirl_segment_t segment[] = {
+        {0, a, 0, 0.05f, true}, {a, b, 2, 0.0f, false}, {a + b + 5, n - a - b - 5, 1, 0.01f, true}};
+    hirl_update_t update = {.lr = 0.1f,
+                            .grad_scale = 0.75f,
+                            .momentum = 0.9f,
+                            .trust = 0.02f,
+                            .beta1 = 0.9f,
+                            .beta2 = 0.999f,
+                            .eps = 1e-8f,
+                            .step = 4,
+                            .is_nesterov = field(l, "nesterov", 0)};
+    hirl_segments_t *segments = NULL;
+    for (int i = 0; i < 5; ++i)
+        if (field_is(l, "rule", rules[i])) update.rule = (hirl_rule_t)i;
+    HIRL_TRY(hirl_segments_create(be, segment, 3, &segments));
+    const hirl_status_t status = hirl_op_update(be, &update, segments, g, v, w, p);
+    hirl_segments_destroy(&segments);
+    return status;
+}
+
 static hirl_status_t run_update(hirl_backend_t *be, const line_t *l, float *out[N_STATE],
                                 double *number) {
     hirl_shape_t shape = field(l, "c", 0) ? image_shape(l) : hirl_shape_1(field(l, "n", 1));
@@ -497,16 +522,10 @@ static hirl_status_t run_update(hirl_backend_t *be, const line_t *l, float *out[
     for (int i = 0; i < N_STATE; ++i)
         HIRL_TRY_GOTO(constant(be, shape, 80 + (uint64_t)i, 1, &t[i]), status, done);
     *number = 0;
-    if (is_op(l, "sgd")) {
-        HIRL_TRY_GOTO(
-            hirl_op_sgd(be, 0.1f, 0.9f, 0.01f, field(l, "nesterov", 0), &t[0], &t[1], &t[2]),
-            status, done);
-    } else if (is_op(l, "adamw")) {
+    if (is_op(l, "update")) {
         HIRL_TRY_GOTO(hirl_op_mul(be, &t[3], &t[3], &t[2]), status,
                       done); // second moments are not negative
-        HIRL_TRY_GOTO(
-            hirl_op_adamw(be, 0.1f, 0.9f, 0.999f, 1e-8f, 0.05f, 3, &t[0], &t[1], &t[2], &t[3]),
-            status, done);
+        HIRL_TRY_GOTO(apply_update(be, l, &t[0], &t[1], &t[2], &t[3]), status, done);
     } else if (is_op(l, "ema")) {
         HIRL_TRY_GOTO(hirl_op_ema(be, 0.9f, &t[0], &t[1]), status, done);
     } else if (is_op(l, "fill")) {
@@ -532,7 +551,7 @@ done:
 }
 
 static bool is_update(const line_t *l) {
-    static const char *const ops[] = {"sgd", "adamw", "ema", "fill", "sum_squares", "axpby"};
+    static const char *const ops[] = {"update", "ema", "fill", "sum_squares", "axpby"};
     for (size_t i = 0; i < sizeof ops / sizeof *ops; ++i)
         if (is_op(l, ops[i])) return true;
     return false;

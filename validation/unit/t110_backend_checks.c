@@ -177,13 +177,34 @@ static void test_foreign_layout(void) {
 static void test_updates(void) {
     hirl_tensor_t p = tensor(hirl_shape_1(8), HIRL_F32), g = tensor(hirl_shape_1(7), HIRL_F32),
                   v = tensor(hirl_shape_1(8), HIRL_F32);
-    CHECK_FAILS(hirl_op_sgd(be, 0.1f, 0.9f, 0, false, &g, &v, &p), HIRL_ERR_ARG,
+    const hirl_segment_t some[] = {{2, 3, 0, 0, false}, {5, 3, 2, 0, false}};
+    hirl_segments_t *s = NULL, *t = NULL;
+    hirl_update_t u = {.lr = 0.1f, .beta1 = 0.9f, .beta2 = 1};
+    CHECK_FAILS(hirl_segments_create(be, some, 0, &s), HIRL_ERR_ARG, "one segment at least");
+    CHECK_FAILS(hirl_segments_create(be, (hirl_segment_t[]){some[1], some[0]}, 2, &s), HIRL_ERR_ARG,
+                "number 1 has 3 elements from 2 on, want 1 at least from 8 on");
+    CHECK_FAILS(hirl_segments_create(be, &(hirl_segment_t){0}, 1, &s), HIRL_ERR_ARG,
+                "number 0 has 0 elements");
+    CHECK_FAILS(hirl_segments_create(be, &(hirl_segment_t){0, 1, 0, INFINITY, false}, 1, &s),
+                HIRL_ERR_ARG, "weight decay inf");
+    NEED_OK(hirl_segments_create(be, some, 2, &s));
+    NEED_OK(hirl_segments_create(be, &(hirl_segment_t){8, 1, 0, 0, false}, 1, &t));
+    CHECK_FAILS(hirl_op_update(be, &u, s, &g, &v, NULL, &p), HIRL_ERR_ARG,
                 "g is [7] f32, want 8 elements");
-    CHECK_FAILS(hirl_op_sgd(be, NAN, 0.9f, 0, false, &v, &v, &p), HIRL_ERR_ARG, "lr is nan");
-    CHECK_FAILS(hirl_op_adamw(be, 0.1f, 0.9f, 1.0f, 1e-8f, 0, 1, &v, &v, &v, &p), HIRL_ERR_ARG,
-                "betas 0.9 and 1");
-    CHECK_FAILS(hirl_op_adamw(be, 0.1f, 0.9f, 0.999f, 1e-8f, 0, 0, &v, &v, &v, &p), HIRL_ERR_ARG,
-                "step 0");
+    CHECK_FAILS(hirl_op_update(be, &u, t, &v, &v, NULL, &p), HIRL_ERR_ARG, "reach element 9");
+    CHECK_FAILS(hirl_op_update(be, &u, NULL, &v, &v, NULL, &p), HIRL_ERR_ARG, "no segments given");
+    CHECK_FAILS(hirl_op_sum_squares_of(be, 1, (const hirl_segments_t *[]){t},
+                                       (const hirl_tensor_t *[]){&p}, &(double){0}),
+                HIRL_ERR_ARG, "reach element 9");
+    u.lr = NAN;
+    CHECK_FAILS(hirl_op_update(be, &u, s, &v, &v, NULL, &p), HIRL_ERR_ARG, "lr is nan");
+    u = (hirl_update_t){.rule = HIRL_RULE_ADAMW, .beta1 = 0.9f, .beta2 = 1, .step = 2};
+    CHECK_FAILS(hirl_op_update(be, &u, s, &v, &v, &v, &p), HIRL_ERR_ARG, "betas 0.9 and 1");
+    u.beta2 = 0.9f;
+    CHECK_FAILS(hirl_op_update(be, &u, s, &v, &v, &v, &p), HIRL_ERR_ARG, "step 0 of segment 1");
+    CHECK_FAILS(hirl_op_update(be, &u, s, &v, &v, NULL, &p), HIRL_ERR_ARG, "w is no tensor");
+    hirl_segments_destroy(&s);
+    hirl_segments_destroy(&t);
     CHECK_FAILS(hirl_op_sum_squares(be, &p, NULL), HIRL_ERR_ARG, "no output");
     hirl_tensor_reset(&p);
     hirl_tensor_reset(&g);

@@ -102,10 +102,10 @@ const hirl_backend_ops_t hirl_backend_ops_cpu = {
     .cross_entropy_backward = hirl_cross_entropy_backward_cpu,
     .path_loss = hirl_path_loss_cpu,
     .path_loss_backward = hirl_path_loss_backward_cpu,
-    .sgd = hirl_sgd_cpu,
-    .adamw = hirl_adamw_cpu,
+    .update = hirl_update_cpu,
     .ema = hirl_ema_cpu,
     .sum_squares = hirl_sum_squares_cpu,
+    .sum_squares_of = hirl_sum_squares_of_cpu,
 };
 
 // ---------------------------------------------------------------------------------------------- working memory, layouts

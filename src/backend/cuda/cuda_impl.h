@@ -243,14 +243,15 @@ hirl_status_t hirl_path_loss_backward_cuda(hirl_backend_t *be, int n_levels,
                                            const hirl_tensor_t *dloss,
                                            hirl_tensor_t *const *dsimilarity);
 // cuda_optim.c
-hirl_status_t hirl_sgd_cuda(hirl_backend_t *be, float lr, float momentum, float weight_decay,
-                            bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
-                            hirl_tensor_t *p);
-hirl_status_t hirl_adamw_cuda(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
-                              float weight_decay, int64_t step, const hirl_tensor_t *g,
-                              hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p);
+hirl_status_t hirl_pack_segments_cuda(hirl_backend_t *be, hirl_segments_t *segments);
+hirl_status_t hirl_update_cuda(hirl_backend_t *be, const hirl_update_t *update,
+                               const hirl_segments_t *segments, const hirl_tensor_t *g,
+                               hirl_tensor_t *v, hirl_tensor_t *w, hirl_tensor_t *p);
 hirl_status_t hirl_ema_cuda(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
 hirl_status_t hirl_sum_squares_cuda(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
+hirl_status_t hirl_sum_squares_of_cuda(hirl_backend_t *be, int n,
+                                       const hirl_segments_t *const *segments,
+                                       const hirl_tensor_t *const *x, double *sum_p);
 // cuda_matrix.c
 hirl_status_t hirl_gemm_cuda(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
                              const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,

@@ -1,4 +1,4 @@
-// The reference backend: its table, conversions, elementwise operations and parameter updates. Plain tensors in pooled host memory.
+// The reference backend: its table, conversions and elementwise operations. Plain tensors in pooled host memory.
 
 #include "ref_impl.h"
 
@@ -147,54 +147,6 @@ static hirl_status_t ref_split_columns(hirl_backend_t *be, const hirl_tensor_t *
     return HIRL_OK;
 }
 
-// ---------------------------------------------------------------------------------------------- parameter updates
-
-static hirl_status_t ref_sgd(hirl_backend_t *be, float lr, float momentum, float weight_decay,
-                             bool is_nesterov, const hirl_tensor_t *g, hirl_tensor_t *v,
-                             hirl_tensor_t *p) {
-    (void)be;
-    for (int64_t i = 0; i < hirl_tensor_count(p); ++i) {
-        double slope = get(g, i) + (double)weight_decay * get(p, i),
-               speed = (double)momentum * get(v, i) + slope;
-        set(v, i, speed);
-        set(p, i,
-            get(p, i) - (double)lr * (is_nesterov ? slope + (double)momentum * speed : speed));
-    }
-    return HIRL_OK;
-}
-
-static hirl_status_t ref_adamw(hirl_backend_t *be, float lr, float beta1, float beta2, float eps,
-                               float weight_decay, int64_t step, const hirl_tensor_t *g,
-                               hirl_tensor_t *m, hirl_tensor_t *v, hirl_tensor_t *p) {
-    double c1 = 1.0 - pow((double)beta1, (double)step), c2 = 1.0 - pow((double)beta2, (double)step);
-    (void)be;
-    for (int64_t i = 0; i < hirl_tensor_count(p); ++i) {
-        double slope = get(g, i), value = get(p, i) * (1.0 - (double)lr * (double)weight_decay);
-        double first = (double)beta1 * get(m, i) + (1.0 - (double)beta1) * slope;
-        double second = (double)beta2 * get(v, i) + (1.0 - (double)beta2) * slope * slope;
-        set(m, i, first);
-        set(v, i, second);
-        set(p, i, value - (double)lr * (first / c1) / (sqrt(second / c2) + (double)eps));
-    }
-    return HIRL_OK;
-}
-
-static hirl_status_t ref_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x,
-                             hirl_tensor_t *y) {
-    (void)be;
-    for (int64_t i = 0; i < hirl_tensor_count(x); ++i)
-        set(y, i, (double)m * get(y, i) + (1.0 - (double)m) * get(x, i));
-    return HIRL_OK;
-}
-
-static hirl_status_t ref_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
-    double sum = 0;
-    (void)be;
-    for (int64_t i = 0; i < hirl_tensor_count(x); ++i) sum += get(x, i) * get(x, i);
-    *sum_p = sum;
-    return HIRL_OK;
-}
-
 // ---------------------------------------------------------------------------------------------- table
 
 const hirl_backend_ops_t hirl_backend_ops_ref = {
@@ -253,10 +205,10 @@ const hirl_backend_ops_t hirl_backend_ops_ref = {
     .path_loss = ref_path_loss,
     .path_loss_backward = ref_path_loss_backward,
     .make_views = ref_make_views,
-    .sgd = ref_sgd,
-    .adamw = ref_adamw,
+    .update = ref_update,
     .ema = ref_ema,
     .sum_squares = ref_sum_squares,
+    .sum_squares_of = ref_sum_squares_of,
     .nearest_rows = ref_nearest_rows,
     .top_rows = ref_top_rows,
     .sum_rows = ref_sum_rows,

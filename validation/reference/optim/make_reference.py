@@ -1,4 +1,4 @@
-"""Five steps of PyTorch's SGD and AdamW on given gradients, and a hand-written LARS: `<rule> <step> <parameter values>` a line.
+"""Five steps of PyTorch's SGD and AdamW on given gradients: `<rule> <step> <parameter values>` a line.
 
 Parameters start at sin(1..6); the gradient of step t is cos(t + i). Parameter 2 (of two) has no gradient in step 3. Float64.
 usage: make_reference.py > steps.txt
@@ -15,29 +15,10 @@ def grad(t, first, shape):
     return torch.cos(torch.arange(first, first + n, dtype=torch.float64) + t).reshape(shape)
 
 
-class Lars(torch.optim.Optimizer):
-    """You et al. 2017: g + wd p, scaled by trust |p| / |g + wd p|, then momentum."""
-
-    def __init__(self, params):
-        super().__init__(params, {})
-
-    @torch.no_grad()
-    def step(self):
-        for p in self.param_groups[0]["params"]:
-            if p.grad is None:
-                continue
-            g = p.grad + 0.01 * p
-            g = g * (0.02 * p.norm() / g.norm())
-            v = self.state[p].setdefault("v", torch.zeros_like(p))
-            v.mul_(0.9).add_(g)
-            p.sub_(0.1 * v)
-
-
 RULES = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.1, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.01),
-    "lars": Lars,
 }
 for rule, make in RULES.items():
     a = torch.nn.Parameter(torch.sin(torch.arange(1.0, 5.0)).reshape(2, 2))
