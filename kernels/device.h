@@ -6,6 +6,7 @@
 #include "kernels.h"
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 /// HIRL_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...); put a kernel whose name holds a comma in parentheses.
@@ -41,12 +42,25 @@ static inline unsigned hirl_k_blocks(int64_t n, int block, int64_t most) {
 namespace hirl_k {
 
 typedef __nv_bfloat16 bf16;
+typedef __half f16;
 
 static __device__ __forceinline__ float load(const float *x) { return *x; }
 static __device__ __forceinline__ float load(const bf16 *x) { return __bfloat162float(*x); }
+static __device__ __forceinline__ float load(const f16 *x) { return __half2float(*x); }
 static __device__ __forceinline__ void store(float *y, float value) { *y = value; }
 static __device__ __forceinline__ void store(bf16 *y, float value) {
     *y = __float2bfloat16_rn(value);
+}
+static __device__ __forceinline__ void store(f16 *y, float value) { *y = __float2half_rn(value); }
+
+/// Calls f with a value of the type that `dtype` (hirl_k_dtype_t) names; the value says nothing else.
+template <typename F> static cudaError_t with_dtype(int dtype, const F &f) {
+    switch (dtype) {
+        case HIRL_K_F32: return f(float());
+        case HIRL_K_BF16: return f(bf16());
+        case HIRL_K_F16: return f(f16());
+        default: return cudaErrorInvalidValue;
+    }
 }
 
 /// N elements that move in one access of up to 16 bytes; the address must be a multiple of N elements.

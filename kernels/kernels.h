@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-typedef enum hirl_k_dtype { HIRL_K_F32 = 0, HIRL_K_BF16 = 1 } hirl_k_dtype_t;
+typedef enum hirl_k_dtype { HIRL_K_F32 = 0, HIRL_K_BF16 = 1, HIRL_K_F16 = 2 } hirl_k_dtype_t;
 
 /// What a kernel found wrong with its input (an index out of range). One record in device memory, zero while all is well; the
 /// first finder fills it and the kernel leaves out the access. The host looks at it whenever it waits anyhow.

@@ -98,10 +98,5 @@ static cudaError_t map(cudaStream_t stream, const F &f, int64_t n, bool fits, co
     return hirl_k_end(stream);
 }
 
-/// Calls f with a value of the type that `dtype` names; the value says nothing else.
-template <typename F> static cudaError_t with_dtype(int dtype, const F &f) {
-    return dtype == HIRL_K_BF16 ? f(bf16()) : f(float());
-}
-
 } // namespace hirl_k
 #endif

@@ -34,7 +34,7 @@ static int greatest_divisor(int a, int b) { return b == 0 ? a : greatest_divisor
 static columns_t columns_of(int dtype, int64_t n_groups, int64_t n_rows, int64_t n_channels,
                             bool can_fold, int n_blocks, int least, int most) {
     columns_t c = {};
-    const int items = dtype == HIRL_K_BF16 ? pack_items<bf16>() : pack_items<float>();
+    const int items = dtype == HIRL_K_F32 ? pack_items<float>() : pack_items<bf16>();
     const int fold = items / greatest_divisor(items, (int)(n_channels % items));
     const bool is_packed = fold == 1 || (can_fold && n_rows % fold == 0);
     c.n_channels = (int)n_channels;
@@ -594,18 +594,15 @@ cudaError_t hirl_k_bn_stats(cudaStream_t stream, int dtype, const void *x, int64
 #define DO(T, V, IS_PACKED)                                                                 \
     HIRL_LAUNCH((bn_stats_partial<T, V, IS_PACKED>), columns_grid(c, n_groups), THREADS, 0, \
                 stream, (const T *)x, c, partial)
-#define DO_TYPE(T)                                                                              \
-    do {                                                                                        \
-        HIRL_BY_ACCESS(T, c.items, is_packed(x), DO);                                           \
-        HIRL_LAUNCH((bn_stats_finish<T>), slices_grid(c, n_groups, slices), THREADS, 0, stream, \
-                    (const T *)x, c, slices, partial, mean, var);                               \
-    } while (0)
-    if (dtype == HIRL_K_BF16)
-        DO_TYPE(bf16);
-    else
-        DO_TYPE(float);
-#undef DO_TYPE
+    const cudaError_t code = with_dtype(dtype, [&](auto type) {
+        typedef decltype(type) T;
+        HIRL_BY_ACCESS(T, c.items, is_packed(x), DO);
+        HIRL_LAUNCH((bn_stats_finish<T>), slices_grid(c, n_groups, slices), THREADS, 0, stream,
+                    (const T *)x, c, slices, partial, mean, var);
+        return cudaSuccess;
+    });
 #undef DO
+    if (code != cudaSuccess) return code;
     return hirl_k_end(stream);
 }
 
@@ -626,11 +623,13 @@ cudaError_t hirl_k_bn_apply(cudaStream_t stream, int dtype, const void *x, int64
     HIRL_LAUNCH((bn_apply_rows<T, V, IS_PACKED>), columns_grid(c, n_groups), THREADS, 0, stream, \
                 (const T *)x, c, mean, var, eps, gamma, beta, (const T *)residual, has_relu,     \
                 (T *)y)
-    if (dtype == HIRL_K_BF16)
-        HIRL_BY_ACCESS(bf16, c.items, can_pack, DO);
-    else
-        HIRL_BY_ACCESS(float, c.items, can_pack, DO);
+    const cudaError_t code = with_dtype(dtype, [&](auto type) {
+        typedef decltype(type) T;
+        HIRL_BY_ACCESS(T, c.items, can_pack, DO);
+        return cudaSuccess;
+    });
 #undef DO
+    if (code != cudaSuccess) return code;
     return hirl_k_end(stream);
 }
 
@@ -648,11 +647,13 @@ cudaError_t hirl_k_bn_backward_sums(cudaStream_t stream, int dtype, const void *
     HIRL_LAUNCH((sums_partial<T, V, IS_PACKED, SUMS_BATCH>), columns_grid(c, n_groups), THREADS, \
                 0, stream, (const T *)dy, (const T *)y, (const T *)x, c, mean,                   \
                 (const float *)nullptr, partial)
-    if (dtype == HIRL_K_BF16)
-        HIRL_BY_ACCESS(bf16, c.items, can_pack, DO);
-    else
-        HIRL_BY_ACCESS(float, c.items, can_pack, DO);
+    const cudaError_t code = with_dtype(dtype, [&](auto type) {
+        typedef decltype(type) T;
+        HIRL_BY_ACCESS(T, c.items, can_pack, DO);
+        return cudaSuccess;
+    });
 #undef DO
+    if (code != cudaSuccess) return code;
     HIRL_LAUNCH((sums_finish<SUMS_BATCH>), slices_grid(c, n_groups, slices), THREADS, 0, stream, c,
                 slices, partial, var, eps, 0, sum_dz, sum_dz_xhat);
     return hirl_k_end(stream);
@@ -672,11 +673,13 @@ cudaError_t hirl_k_bn_backward_apply(cudaStream_t stream, int dtype, const void 
     HIRL_LAUNCH((bn_backward_rows<T, V, IS_PACKED>), columns_grid(c, n_groups), THREADS, 0,  \
                 stream, (const T *)dy, (const T *)y, (const T *)x, c, mean, var, eps, gamma, \
                 mean_dz, mean_dz_xhat, (T *)dx, (T *)dresidual)
-    if (dtype == HIRL_K_BF16)
-        HIRL_BY_ACCESS(bf16, c.items, can_pack, DO);
-    else
-        HIRL_BY_ACCESS(float, c.items, can_pack, DO);
+    const cudaError_t code = with_dtype(dtype, [&](auto type) {
+        typedef decltype(type) T;
+        HIRL_BY_ACCESS(T, c.items, can_pack, DO);
+        return cudaSuccess;
+    });
 #undef DO
+    if (code != cudaSuccess) return code;
     return hirl_k_end(stream);
 }
 
@@ -701,11 +704,13 @@ cudaError_t hirl_k_layer_norm(cudaStream_t stream, int dtype, const void *x, int
     const bool can_pack = is_packed(x) && is_packed(gamma) && is_packed(beta) && is_packed(y);
 #define DO(T, V, IS_PACKED) \
     layer_norm_launch<T, V, IS_PACKED>(stream, x, n_rows, n, gamma, beta, eps, y, mean, rstd)
-    if (dtype == HIRL_K_BF16)
-        HIRL_BY_ACCESS(bf16, row_items<bf16>(n), can_pack, DO);
-    else
-        HIRL_BY_ACCESS(float, row_items<float>(n), can_pack, DO);
+    const cudaError_t code = with_dtype(dtype, [&](auto type) {
+        typedef decltype(type) T;
+        HIRL_BY_ACCESS(T, row_items<T>(n), can_pack, DO);
+        return cudaSuccess;
+    });
 #undef DO
+    if (code != cudaSuccess) return code;
     return hirl_k_end(stream);
 }
 
@@ -742,11 +747,13 @@ cudaError_t hirl_k_layer_norm_backward(cudaStream_t stream, int dtype, const voi
 #define DO(T, V, IS_PACKED)                                                                     \
     layer_norm_backward_launch<T, V, IS_PACKED>(stream, dy, x, n_rows, n, gamma, mean, rstd, c, \
                                                 partial, dx)
-    if (dtype == HIRL_K_BF16)
-        HIRL_BY_ACCESS(bf16, c.items, can_pack, DO);
-    else
-        HIRL_BY_ACCESS(float, c.items, can_pack, DO);
+    const cudaError_t code = with_dtype(dtype, [&](auto type) {
+        typedef decltype(type) T;
+        HIRL_BY_ACCESS(T, c.items, can_pack, DO);
+        return cudaSuccess;
+    });
 #undef DO
+    if (code != cudaSuccess) return code;
     HIRL_LAUNCH((sums_finish<SUMS_LAYER>), slices_grid(c, 1, slices), THREADS, 0, stream, c, slices,
                 partial, (const float *)nullptr, 0.0f, accumulate, dbeta, dgamma);
     return hirl_k_end(stream);

@@ -258,11 +258,13 @@ cudaError_t hirl_k_row_scale(cudaStream_t stream, int dtype, const float *s, con
                 SCALE_BLOCK, 0, stream, s, (const T *)x, n_rows *(n_columns / V),      \
                 (int)(n_columns / V), accumulate, (T *)y)
     const bool can_pack = is_packed(x) && is_packed(y);
-    if (dtype == HIRL_K_BF16)
-        HIRL_BY_ACCESS(bf16, row_items<bf16>(n_columns), can_pack, DO);
-    else
-        HIRL_BY_ACCESS(float, row_items<float>(n_columns), can_pack, DO);
+    const cudaError_t code = with_dtype(dtype, [&](auto type) {
+        typedef decltype(type) T;
+        HIRL_BY_ACCESS(T, row_items<T>(n_columns), can_pack, DO);
+        return cudaSuccess;
+    });
 #undef DO
+    if (code != cudaSuccess) return code;
     return hirl_k_end(stream);
 }
 

@@ -7,8 +7,8 @@
 ///   layout as it likes; one that holds storage must be plain, have the right shape and dtype, and is written to.
 ///   "In place" outputs are documented as such.
 /// - Image inputs may have any layout of this backend; vectors, matrices and parameters are plain. Mixed layouts are converted inside.
-/// - Image and activation tensors are f32 or bf16; parameters, statistics, losses and parameter gradients are f32; indices are i32.
-/// - bf16 inputs are multiplied in bf16 with f32 accumulation. An output has the dtype of the first input unless it says otherwise.
+/// - Image and activation tensors are f32, bf16 or, where hirl_backend_has_dtype says so, f16; parameters, statistics, losses and parameter gradients are f32; indices are i32.
+/// - bf16 and f16 inputs are multiplied as they are, with weights rounded alike and f32 accumulation. An output has the dtype of the first input unless it says otherwise.
 /// - `accumulate` adds to the output instead of overwriting it.
 /// Not collective. Errors: HIRL_ERR_ARG (shapes, dtypes), HIRL_ERR_MEMORY, HIRL_ERR_DNNL / HIRL_ERR_CUDA, HIRL_ERR_UNSUPPORTED.
 #ifndef HIRL_BACKEND_H
@@ -40,6 +40,8 @@ hirl_status_t hirl_backend_create(const char *name, int n_threads, hirl_backend_
 int hirl_backend_n_devices(const char *name);
 void hirl_backend_destroy(hirl_backend_t **backend);
 const char *hirl_backend_name(const hirl_backend_t *backend);
+/// Whether images and activations may have this dtype: f32 and bf16 everywhere, f16 not on `cpu`, whose kernels have none.
+bool hirl_backend_has_dtype(const hirl_backend_t *backend, hirl_dtype_t dtype);
 /// One line of facts: library version, instruction set, threads. Valid as long as the backend.
 const char *hirl_backend_info_view(const hirl_backend_t *backend);
 /// What tells this backend's device from every other of the node, as text; "" for host backends. Valid as long as the backend.
@@ -72,7 +74,7 @@ hirl_status_t hirl_backend_download(hirl_backend_t *be, const hirl_tensor_t *ten
 /// Waits until everything asked so far is done.
 hirl_status_t hirl_backend_synchronize(hirl_backend_t *be);
 
-/// Plain copy of `x` with dtype `dtype` (f32, bf16): layout and dtype conversion.
+/// Plain copy of `x` with dtype `dtype` (f32, bf16, f16): layout and dtype conversion.
 hirl_status_t hirl_op_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
                                hirl_tensor_t *y);
 /// dtype conversion that keeps the layout.
@@ -85,7 +87,7 @@ hirl_status_t hirl_op_to_layout_of(hirl_backend_t *be, const hirl_tensor_t *x,
 hirl_status_t hirl_op_to_blocked(hirl_backend_t *be, const hirl_tensor_t *x, hirl_tensor_t *y);
 /// x[:] = value; plain or opaque.
 hirl_status_t hirl_op_fill(hirl_backend_t *be, float value, hirl_tensor_t *x);
-/// y = a x + b y in place; same shape; f32/bf16 (bf16 y with arithmetic in f32); layouts may differ; x may be y. b = 0 overwrites y, whatever it held (NaN too).
+/// y = a x + b y in place; same shape; f32/bf16/f16 (arithmetic in f32); layouts may differ; x may be y. b = 0 overwrites y, whatever it held (NaN too).
 hirl_status_t hirl_op_axpby(hirl_backend_t *be, float a, const hirl_tensor_t *x, float b,
                             hirl_tensor_t *y);
 /// y = x1 + x2 / y = x1 * x2 (same shapes).
@@ -183,11 +185,11 @@ typedef enum hirl_act {
     HIRL_ACT_GELU
 } hirl_act_t; // GELU: exact (erf)
 
-/// c = alpha op(a) op(b) + beta c; op is transposition when asked. a, b f32 or both bf16; c f32 when given or when a is f32, else bf16.
+/// c = alpha op(a) op(b) + beta c; op is transposition when asked. a, b both f32, bf16 or f16; c f32 when given so, else of their dtype.
 hirl_status_t hirl_op_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float alpha,
                            const hirl_tensor_t *a, const hirl_tensor_t *b, float beta,
                            hirl_tensor_t *c);
-/// y [N, O] = act( x [N, I] w [O, I]^T + bias [O] ); w f32 (cast inside for bf16 x); `pre` (may be NULL) receives the value before a GELU, for the backward.
+/// y [N, O] = act( x [N, I] w [O, I]^T + bias [O] ); w f32 (rounded inside for x of 16 bits); `pre` (may be NULL) receives the value before a GELU, for the backward.
 hirl_status_t hirl_op_linear(hirl_backend_t *be, const hirl_tensor_t *x, const hirl_tensor_t *w,
                              const hirl_tensor_t *bias, hirl_act_t act, hirl_tensor_t *y,
                              hirl_tensor_t *pre);
@@ -244,7 +246,7 @@ typedef struct hirl_drop {
     const hirl_tensor_t *index;   // i64 [B]: global indices of the batch's samples; likewise
 } hirl_drop_t;
 
-/// Dropout (Srivastava et al. 2014): y = x / (1 - p) where kept, else 0. x, y [R, ...] f32 or bf16, R a multiple of B: the rows are B samples of
+/// Dropout (Srivastava et al. 2014): y = x / (1 - p) where kept, else 0. x, y [R, ...], R a multiple of B: the rows are B samples of
 /// R / B rows each, and element i of a sample has number i of its stream. y may be x. The gradient is the same of dy.
 hirl_status_t hirl_op_dropout(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,
                               hirl_tensor_t *y);

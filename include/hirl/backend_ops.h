@@ -52,6 +52,7 @@ struct hirl_backend_ops {
     bool
         is_host; // tensors live in host memory: the dispatch may look at indices, copy, and fall back to `ref`
     bool has_layouts; // makes tensors with opaque layouts
+    bool has_f16;     // images and activations may be f16
 
     /// Makes the backend's state. *allocator_p lives as long as the state.
     hirl_status_t (*open)(const hirl_backend_options_t *options, void **ctx_p,

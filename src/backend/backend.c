@@ -75,6 +75,10 @@ void hirl_backend_destroy(hirl_backend_t **backend) {
 }
 
 const char *hirl_backend_name(const hirl_backend_t *backend) { return backend->ops->name; }
+
+bool hirl_backend_has_dtype(const hirl_backend_t *backend, hirl_dtype_t dtype) {
+    return dtype == HIRL_F32 || dtype == HIRL_BF16 || (dtype == HIRL_F16 && backend->ops->has_f16);
+}
 const char *hirl_backend_info_view(const hirl_backend_t *backend) {
     return backend->ops->info_view(backend->ctx);
 }

@@ -11,7 +11,7 @@
 enum {
     F32 = 1 << HIRL_F32,
     I32 = 1 << HIRL_I32,
-    ACTIVATION = 1 << HIRL_F32 | 1 << HIRL_BF16,
+    ACTIVATION = 1 << HIRL_F32 | 1 << HIRL_BF16 | 1 << HIRL_F16,
     ANY_DTYPE = (1 << HIRL_DTYPE_COUNT) - 1,
     ANY_AXES = 0,
     IMAGE = 4,
@@ -38,6 +38,10 @@ static hirl_status_t call_end(call_t *call, hirl_status_t status) {
     if (status != HIRL_OK)
         for (int i = 0; i < call->n_fresh; ++i) hirl_tensor_reset(call->fresh[i]);
     return status;
+}
+
+static bool is_activation_dtype(const hirl_backend_t *be, hirl_dtype_t dtype) {
+    return (ACTIVATION >> dtype & 1) != 0 && hirl_backend_has_dtype(be, dtype);
 }
 
 /// Chooses the table. `slot` is the function's place in it.
@@ -81,6 +85,9 @@ static hirl_status_t check_any(call_t *call, const char *name, const hirl_tensor
     HIRL_REQUIRE(dtypes >> x->dtype & 1, HIRL_ERR_ARG,
                  "%s: %s is %s, which this operation does not take", call->op, name,
                  text_of(call, x));
+    HIRL_REQUIRE(x->dtype != HIRL_F16 || call->be->ops->has_f16, HIRL_ERR_UNSUPPORTED,
+                 "%s: %s is %s, but backend '%s' has no f16; use bf16", call->op, name,
+                 text_of(call, x), call->be->ops->name);
     HIRL_REQUIRE(n_axes == ANY_AXES || x->shape.n_axes == n_axes, HIRL_ERR_ARG,
                  "%s: %s is %s, want %d axes", call->op, name, text_of(call, x), n_axes);
     for (int i = 0; i < x->shape.n_axes; ++i)
@@ -208,8 +215,9 @@ hirl_status_t hirl_op_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_
                                hirl_tensor_t *y) {
     BEGIN(to_plain);
     PASS(check_any(&call, "x", x, ACTIVATION, ANY_AXES));
-    NEED(dtype == HIRL_F32 || dtype == HIRL_BF16, "to_plain: cannot convert to %s",
-         hirl_dtype_name(dtype));
+    NEED(is_activation_dtype(be, dtype), "to_plain: backend '%s' cannot convert to %s, want f32%s",
+         hirl_backend_name(be), hirl_dtype_name(dtype),
+         hirl_backend_has_dtype(be, HIRL_F16) ? ", bf16 or f16" : " or bf16");
     GIVE(y, x->shape, dtype);
     RUN(to_plain, x, dtype, y);
 }
@@ -218,8 +226,9 @@ hirl_status_t hirl_op_cast(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtyp
                            hirl_tensor_t *y) {
     BEGIN(cast);
     TAKE(x, ACTIVATION, ANY_AXES);
-    NEED(dtype == HIRL_F32 || dtype == HIRL_BF16, "cast: cannot convert to %s",
-         hirl_dtype_name(dtype));
+    NEED(is_activation_dtype(be, dtype), "cast: backend '%s' cannot convert to %s, want f32%s",
+         hirl_backend_name(be), hirl_dtype_name(dtype),
+         hirl_backend_has_dtype(be, HIRL_F16) ? ", bf16 or f16" : " or bf16");
     GIVE_IMAGE(y, x->shape, dtype);
     RUN(cast, x, dtype, y);
 }
@@ -628,8 +637,8 @@ hirl_status_t hirl_op_gemm(hirl_backend_t *be, bool trans_a, bool trans_b, float
          "gemm: a is %s%s and b is %s%s, which do not multiply", text_of(&call, a),
          trans_a ? " transposed" : "", text_of(&call, b), trans_b ? " transposed" : "");
     NEED_GIVEN(beta != 0, c);
-    const bool is_bf16 = a->dtype == HIRL_BF16 && !(hirl_tensor_is_set(c) && c->dtype == HIRL_F32);
-    GIVE(c, hirl_shape_2(m, n), is_bf16 ? HIRL_BF16 : HIRL_F32);
+    GIVE(c, hirl_shape_2(m, n),
+         hirl_tensor_is_set(c) && c->dtype == HIRL_F32 ? HIRL_F32 : a->dtype);
     RUN(gemm, trans_a, trans_b, alpha, a, b, beta, c);
 }
 
@@ -881,7 +890,7 @@ static hirl_status_t check_attention(call_t *call, const hirl_attention_param_t 
         "of heads",
         call->op, (long long)p->head_size);
     HIRL_REQUIRE(isfinite(p->scale), HIRL_ERR_ARG, "%s: scale is %g", call->op, (double)p->scale);
-    HIRL_TRY(check_plain(call, "q", q, ACTIVATION, MATRIX));
+    HIRL_TRY(check_plain(call, "q", q, 1 << HIRL_F32 | 1 << HIRL_BF16, MATRIX));
     HIRL_TRY(check_slice(call, p, "q", q, p->q_column, q->dtype));
     HIRL_TRY(check_slice(call, p, "k", k, p->k_column, q->dtype));
     HIRL_TRY(check_slice(call, p, "v", v, p->v_column, q->dtype));

@@ -3,7 +3,8 @@
 // differences. Without a tape there are parameter updates and copies, which are compared with ref.
 //
 // Bounds. Parity, f32: 2e-5 of the tensor's largest magnitude: sums of up to 2000 products in another order, 2000 x 6e-8 at worst, far less in
-// practice. bf16: 2e-2, that is 5 units of its last place (2^-8), since ref rounds once where a kernel may round an intermediate too.
+// practice. bf16: 2e-2, that is 5 units of its last place (2^-8), since ref rounds once where a kernel may round an intermediate too. f16: the same
+// number of its units, 5 x 2^-11 = 2.5e-3; lines of f16 are for the backends that have it, the others must refuse.
 // Differences: 5e-3 of |gradient| |direction|: f32 outputs carry 6e-8, divided by the step 1e-2, and a third-order term of the step's square.
 #include <ctype.h>
 
@@ -29,6 +30,12 @@ static bool field_is(const line_t *line, const char *key, const char *value) {
     for (int i = 0; i < line->n_fields; ++i)
         if (strcmp(line->key[i], key) == 0) return strcmp(line->value[i], value) == 0;
     return false;
+}
+
+static hirl_dtype_t field_dtype(const line_t *line) {
+    return field_is(line, "dtype", "bf16")  ? HIRL_BF16
+           : field_is(line, "dtype", "f16") ? HIRL_F16
+                                            : HIRL_F32;
 }
 
 static hirl_act_t field_act(const line_t *line) {
@@ -133,7 +140,7 @@ static bool describe_inputs(const line_t *l, inputs_t *in) {
         }
         if (field(l, "residual", 0)) input_add(in, image, true, 0, 1);
     } else if (is_op(l, "layer_norm")) {
-        input_add(in, hirl_shape_2(n, d), false, 0.5f, 1);
+        input_add(in, hirl_shape_2(n, d), true, 0.5f, 1);
         input_add(in, hirl_shape_1(d), false, 1, 0.3f);
         input_add(in, hirl_shape_1(d), false, 0, 0.3f);
     } else if (is_op(l, "attention")) {
@@ -265,8 +272,8 @@ static hirl_status_t make_leaf(hirl_tape_t *tape, const line_t *l, const inputs_
     HIRL_TRY_GOTO(hirl_backend_upload(be, in->value[i], &value), status, done);
     HIRL_TRY_GOTO(hirl_backend_tensor(be, in->shape[i], HIRL_F32, grad), status, done);
     HIRL_TRY_GOTO(hirl_op_fill(be, NAN, grad), status, done); // a first contribution must overwrite
-    if (in->is_image[i] && field_is(l, "dtype", "bf16")) {
-        HIRL_TRY_GOTO(hirl_op_cast(be, &value, HIRL_BF16, &cast), status, done);
+    if (in->is_image[i] && field_dtype(l) != HIRL_F32 && !is_op(l, "cast")) {
+        HIRL_TRY_GOTO(hirl_op_cast(be, &value, field_dtype(l), &cast), status, done);
         hirl_tensor_reset(&value);
         value = cast;
     }
@@ -361,7 +368,7 @@ static hirl_status_t apply(hirl_tape_t *tape, const line_t *l, const inputs_t *i
                       status, done);
         status = hirl_tape_path_loss(tape, in->n, x, &t1, &t2, y_p, NULL);
     } else if (is_op(l, "cast")) {
-        status = hirl_tape_cast(tape, x[0], HIRL_BF16, y_p);
+        status = hirl_tape_cast(tape, x[0], field_dtype(l), y_p);
     } else if (is_op(l, "to_plain")) {
         status = hirl_tape_to_plain(tape, x[0], y_p);
     } else {
@@ -397,8 +404,8 @@ static hirl_status_t run(hirl_tape_t *tape, const line_t *l, const inputs_t *in,
     HIRL_TRY_GOTO(fetch(be, hirl_var_value_view(y), &r->out), status, done);
     if (is_forward_only) goto done;
     HIRL_TRY_GOTO(constant(be, hirl_var_value_view(y)->shape, 70, 1, &dy), status, done);
-    if (hirl_var_value_view(y)->dtype == HIRL_BF16) {
-        HIRL_TRY_GOTO(hirl_op_cast(be, &dy, HIRL_BF16, &dy_cast), status, done);
+    if (hirl_var_value_view(y)->dtype != HIRL_F32) {
+        HIRL_TRY_GOTO(hirl_op_cast(be, &dy, hirl_var_value_view(y)->dtype, &dy_cast), status, done);
         hirl_tensor_reset(&dy);
         dy = dy_cast;
     }
@@ -429,7 +436,8 @@ static double worst_difference(const float *a, const float *b, int64_t n) {
 
 static void check_parity(const line_t *l, const inputs_t *in, const result_t *a,
                          const result_t *b) {
-    double bound = field_is(l, "dtype", "bf16") || is_op(l, "cast") ? 2e-2 : 2e-5;
+    const hirl_dtype_t dtype = field_dtype(l);
+    double bound = dtype == HIRL_BF16 ? 2e-2 : dtype == HIRL_F16 ? 2.5e-3 : 2e-5;
     double d = worst_difference(a->out, b->out, b->n_out);
     CHECK_MSG(d <= bound, "%s: output differs from ref by %.2e, bound %.0e", l->text, d, bound);
     for (int i = 0; i < in->n; ++i) {
@@ -586,10 +594,19 @@ static void check_line(hirl_tape_t *tape, hirl_tape_t *ref, const line_t *l) {
         return;
     }
     draw_inputs(l, &in);
+    if (!hirl_backend_has_dtype(hirl_tape_backend_view(tape), field_dtype(l))) {
+        CHECK_MSG(run(tape, l, &in, false, &mine) != HIRL_OK &&
+                      strstr(hirl_error_text_view(), "to f16, want f32 or bf16"),
+                  "%s: not refused, or not told why: %s", l->text, hirl_error_text_view());
+        hirl_error_reset();
+        result_reset(&in, &mine);
+        for (int i = 0; i < in.n; ++i) free(in.value[i]);
+        return;
+    }
     NEED_OK(run(tape, l, &in, false, &mine));
     NEED_OK(run(ref, l, &in, false, &oracle));
     check_parity(l, &in, &mine, &oracle);
-    if (!field_is(l, "dtype", "bf16") && !is_op(l, "cast")) check_differences(tape, l, &in, &mine);
+    if (field_dtype(l) == HIRL_F32) check_differences(tape, l, &in, &mine);
     result_reset(&in, &mine);
     result_reset(&in, &oracle);
     for (int i = 0; i < in.n; ++i) free(in.value[i]);

@@ -169,6 +169,60 @@ static void test_bf16(void) {
     hirl_tensor_reset(&back);
 }
 
+// Rounding to f16 and back, against the compiler's own: every finite f16, the point half way to the next (a tie, which goes to the even one) and its
+// neighbours in f32, both signs; then what is too large, and NaN. `cpu` has none and says so.
+static void test_f16(void) {
+#ifdef __FLT16_MAX__
+    __extension__ typedef _Float16 half_t;
+    enum { N_FINITE = 0x7c00, COUNT = 4 * N_FINITE };
+    static float v[2 * COUNT];
+    hirl_tensor_t y = {0}, back = {0};
+    for (int i = 0; i < N_FINITE; i++) {
+        const double unit = ldexp(1, (i < 1024 ? 1 : i >> 10) - 25);
+        const double at = i < 1024 ? i * unit : ((i & 1023) + 1024) * unit;
+        const float tie = (float)(at + unit / 2);
+        const float four[4] = {(float)at, nextafterf(tie, 0), tie, nextafterf(tie, INFINITY)};
+        for (int j = 0; j < 4; j++) {
+            v[4 * i + j] = four[j];
+            v[COUNT + 4 * i + j] = -four[j];
+        }
+    }
+    v[0] = NAN;
+    v[1] = INFINITY;
+    v[COUNT] = -3e38f;
+    v[COUNT + 1] = 1e-30f;
+    hirl_tensor_t x = matrix(v, 2, COUNT);
+    if (!hirl_backend_has_dtype(be, HIRL_F16)) {
+        CHECK_EQ_I(hirl_op_cast(be, &x, HIRL_F16, &y), HIRL_ERR_ARG);
+        CHECK(strstr(hirl_error_text_view(), "cannot convert to f16, want f32 or bf16"));
+        hirl_error_reset();
+        hirl_tensor_reset(&x);
+        return;
+    }
+    NEED_OK(hirl_op_cast(be, &x, HIRL_F16, &y));
+    NEED_OK(hirl_op_cast(be, &y, HIRL_F32, &back));
+    const uint16_t *rounded = copied(&y);
+    const float *again = f32(&back);
+    long n_wrong = 0, n_wrong_back = 0;
+    for (int i = 0; i < 2 * COUNT; i++) {
+        const half_t want = (half_t)v[i];
+        uint16_t bits;
+        memcpy(&bits, &want, sizeof bits);
+        if (isnan(v[i])) {
+            CHECK((rounded[i] & 0x7fff) > 0x7c00 && isnan(again[i]));
+            continue;
+        }
+        n_wrong += rounded[i] != bits;
+        n_wrong_back += again[i] != (float)want || signbit(again[i]) != signbit(v[i]);
+    }
+    CHECK_EQ_I(n_wrong, 0);
+    CHECK_EQ_I(n_wrong_back, 0);
+    hirl_tensor_reset(&x);
+    hirl_tensor_reset(&y);
+    hirl_tensor_reset(&back);
+#endif
+}
+
 TEST_MAIN {
     NEED_OK(hirl_backend_create(test_backend(), 2, &be));
     RUN(test_gelu);
@@ -176,6 +230,7 @@ TEST_MAIN {
     RUN(test_cross_entropy);
     RUN(test_normalise);
     RUN(test_bf16);
+    RUN(test_f16);
     copied(NULL);
     CHECK_EQ_I(hirl_backend_memory_used(be), 0);
     hirl_backend_destroy(&be);

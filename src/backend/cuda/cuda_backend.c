@@ -265,6 +265,7 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .name = "cuda",
     .is_host = false,
     .has_layouts = false,
+    .has_f16 = true,
     .open = cuda_open,
     .close = cuda_close,
     .info_view = cuda_info_view,

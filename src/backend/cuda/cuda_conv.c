@@ -134,8 +134,10 @@ static void graph_reset(graph_t *g) {
 }
 
 static hirl_status_t graph_make(cuda_ctx_t *ctx, const conv_key_t *key, bool is_nchw, graph_t *g) {
-    const cudnnDataType_t type =
-        key->dtype == HIRL_BF16 && !is_nchw ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+    const hirl_dtype_t dtype = is_nchw ? HIRL_F32 : (hirl_dtype_t)key->dtype;
+    const cudnnDataType_t type = dtype == HIRL_BF16  ? CUDNN_DATA_BFLOAT16
+                                 : dtype == HIRL_F16 ? CUDNN_DATA_HALF
+                                                     : CUDNN_DATA_FLOAT;
     const struct operation_names *names = &NAMES[key->kind];
     const float alpha = 1, beta = 0;
     HIRL_TRY(tensor_make(UID_X, key->x, type, is_nchw, &g->tensor[0]));
@@ -446,7 +448,7 @@ typedef struct arrays {
 static hirl_status_t arrays_begin(cuda_ctx_t *ctx, const conv_key_t *key, bool is_nchw,
                                   arrays_t *a) {
     const int64_t *dims[N_TENSORS] = {key->x, key->w, key->y};
-    const int dtype = key->dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32;
+    const int dtype = cuda_dtype_of((hirl_dtype_t)key->dtype);
     a->output = key->kind == FORWARD ? 2 : key->kind == BACKWARD_DATA ? 0 : 1;
     for (int i = 0; i < N_TENSORS; ++i) {
         a->outer[i] = dims[i][0];
@@ -480,7 +482,7 @@ static hirl_status_t arrays_finish(cuda_ctx_t *ctx, const conv_key_t *key, bool 
     if (is_nchw)
         HIRL_TRY_CUDA(hirl_k_conv_weights_pack(ctx->stream, a->used[i], a->outer[i], a->channels[i],
                                                a->taps[i], a->given[i],
-                                               key->dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32));
+                                               cuda_dtype_of((hirl_dtype_t)key->dtype)));
     else
         HIRL_TRY_CUDA(cudaMemcpyAsync(a->given[i], a->used[i], a->bytes[i],
                                       cudaMemcpyDeviceToDevice, ctx->stream));
@@ -531,9 +533,8 @@ static hirl_status_t weights_pack(cuda_ctx_t *ctx, const hirl_tensor_t *w, hirl_
     const size_t bytes = (size_t)hirl_tensor_count(w) * hirl_dtype_size(dtype);
     void *packed = NULL;
     HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &packed));
-    const cudaError_t code =
-        hirl_k_conv_weights_pack(ctx->stream, hirl_tensor_data(w), d[0], d[1], d[2] * d[3], packed,
-                                 dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32);
+    const cudaError_t code = hirl_k_conv_weights_pack(ctx->stream, hirl_tensor_data(w), d[0], d[1],
+                                                      d[2] * d[3], packed, cuda_dtype_of(dtype));
     if (code != cudaSuccess) hirl_cuda_scratch_free(ctx, bytes, packed);
     HIRL_TRY_CUDA(code);
     *bytes_p = bytes;

@@ -116,9 +116,11 @@ hirl_status_t hirl_cuda_time(cuda_ctx_t *ctx, bool (*run)(void *self), void *sel
 /// Waits for the stream and tells what a kernel found wrong.
 hirl_status_t hirl_cuda_wait(cuda_ctx_t *ctx);
 
-static inline int cuda_dtype(const hirl_tensor_t *x) {
-    return x->dtype == HIRL_BF16 ? HIRL_K_BF16 : HIRL_K_F32;
+/// What kernels call the dtypes of images and activations.
+static inline int cuda_dtype_of(hirl_dtype_t dtype) {
+    return dtype == HIRL_BF16 ? HIRL_K_BF16 : dtype == HIRL_F16 ? HIRL_K_F16 : HIRL_K_F32;
 }
+static inline int cuda_dtype(const hirl_tensor_t *x) { return cuda_dtype_of(x->dtype); }
 
 // ---------------------------------------------------------------------------------------------- operations
 // cuda_elementwise.c

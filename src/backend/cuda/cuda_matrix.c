@@ -72,7 +72,9 @@ static void plan_destroy(void *self) {
     hirl_mem_free(plan);
 }
 
-static cudaDataType_t data_type(int dtype) { return dtype == HIRL_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
+static cudaDataType_t data_type(int dtype) {
+    return dtype == HIRL_BF16 ? CUDA_R_16BF : dtype == HIRL_F16 ? CUDA_R_16F : CUDA_R_32F;
+}
 
 static int32_t alignment(const void *ptr) {
     const uintptr_t address = (uintptr_t)ptr;
@@ -315,7 +317,7 @@ hirl_status_t hirl_gemm_cuda(hirl_backend_t *be, bool trans_a, bool trans_b, flo
 
 // ---------------------------------------------------------------------------------------------- linear layers
 
-/// Weights (f32 parameters) as the product with `dtype` takes them: themselves, or a bf16 copy in *scratch_p.
+/// Weights (f32 parameters) as the product with `dtype` takes them: themselves, or a copy of 16 bits in *scratch_p.
 static hirl_status_t weights_begin(cuda_ctx_t *ctx, const hirl_tensor_t *w, hirl_dtype_t dtype,
                                    const void **data_p, size_t *bytes_p, void **scratch_p) {
     *data_p = hirl_tensor_data(w);
@@ -327,7 +329,7 @@ static hirl_status_t weights_begin(cuda_ctx_t *ctx, const hirl_tensor_t *w, hirl
     *bytes_p = bytes;
     *data_p = *scratch_p;
     const cudaError_t code = hirl_k_cast(ctx->stream, hirl_tensor_data(w), HIRL_K_F32, *scratch_p,
-                                         HIRL_K_BF16, hirl_tensor_count(w));
+                                         cuda_dtype_of(dtype), hirl_tensor_count(w));
     if (code == cudaSuccess) return HIRL_OK;
     hirl_cuda_scratch_free(ctx, bytes, *scratch_p);
     return hirl_cuda_fail(code, "hirl_k_cast", __FILE__, __LINE__, __func__);
@@ -343,8 +345,8 @@ static hirl_status_t bias_begin(cuda_ctx_t *ctx, const hirl_tensor_t *bias, hirl
     const size_t bytes = (size_t)n * hirl_dtype_size(dtype);
     void *scratch = NULL;
     HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &scratch));
-    const cudaError_t code = hirl_k_cast(ctx->stream, *data_p, HIRL_K_F32, scratch,
-                                         dtype == HIRL_F32 ? HIRL_K_F32 : HIRL_K_BF16, n);
+    const cudaError_t code =
+        hirl_k_cast(ctx->stream, *data_p, HIRL_K_F32, scratch, cuda_dtype_of(dtype), n);
     if (code != cudaSuccess) hirl_cuda_scratch_free(ctx, bytes, scratch);
     HIRL_TRY_CUDA(code);
     *data_p = *scratch_p = scratch;

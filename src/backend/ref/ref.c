@@ -153,6 +153,7 @@ const hirl_backend_ops_t hirl_backend_ops_ref = {
     .name = "ref",
     .is_host = true,
     .has_layouts = false,
+    .has_f16 = true,
     .open = ref_open,
     .close = ref_close,
     .info_view = ref_info_view,

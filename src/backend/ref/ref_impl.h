@@ -24,16 +24,49 @@ static inline uint16_t f32_to_bf16(float value) {
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+/// IEEE 754 binary16: 65504 is the largest, 2^-14 the smallest of full precision, 2^-24 the smallest.
+static inline float f16_to_f32(uint16_t bits) {
+    const uint32_t sign = (uint32_t)(bits & 0x8000) << 16, exponent = bits >> 10 & 31;
+    const uint32_t mantissa = bits & 1023;
+    uint32_t wide = sign | (exponent + 112) << 23 | mantissa << 13;
+    float value;
+    if (exponent == 0) return (float)(sign ? -1.0 : 1.0) * (float)mantissa * 0x1p-24f;
+    if (exponent == 31) wide = sign | 0x7f800000 | mantissa << 13;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+/// Rounds to nearest, ties to even, from 65520 on to infinity; NaN stays NaN.
+static inline uint16_t f32_to_f16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+    if (isnan(value)) return (uint16_t)(sign | 0x7e00);
+    if (size >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
+    if (size < 0x38800000) return (uint16_t)(sign | (uint32_t)nearbyintf(fabsf(value) * 0x1p24f));
+    return (uint16_t)(sign | (size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13);
+}
+
+static inline float half_to_f32(hirl_dtype_t dtype, uint16_t bits) {
+    return dtype == HIRL_F16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+}
+static inline uint16_t f32_to_half(hirl_dtype_t dtype, float value) {
+    return dtype == HIRL_F16 ? f32_to_f16(value) : f32_to_bf16(value);
+}
+static inline bool is_half(const hirl_tensor_t *x) {
+    return x->dtype == HIRL_BF16 || x->dtype == HIRL_F16;
+}
+
 static inline double get(const hirl_tensor_t *x, int64_t i) {
     const void *data = hirl_tensor_data(x);
-    return x->dtype == HIRL_BF16 ? bf16_to_f32(((const uint16_t *)data)[i])
-                                 : ((const float *)data)[i];
+    return is_half(x) ? half_to_f32(x->dtype, ((const uint16_t *)data)[i])
+                      : ((const float *)data)[i];
 }
 
 static inline void set(const hirl_tensor_t *x, int64_t i, double value) {
     void *data = hirl_tensor_data(x);
-    if (x->dtype == HIRL_BF16)
-        ((uint16_t *)data)[i] = f32_to_bf16((float)value);
+    if (is_half(x))
+        ((uint16_t *)data)[i] = f32_to_half(x->dtype, (float)value);
     else
         ((float *)data)[i] = (float)value;
 }
@@ -43,10 +76,10 @@ static inline void put(const hirl_tensor_t *x, int64_t i, bool accumulate, doubl
     set(x, i, accumulate ? get(x, i) + value : value);
 }
 
-/// A weight as the multiplication with `like` sees it: rounded to bf16 when the activations are bf16.
+/// A weight as the multiplication with `like` sees it: rounded to 16 bits when the activations have them.
 static inline double get_weight(const hirl_tensor_t *w, int64_t i, const hirl_tensor_t *like) {
     double value = get(w, i);
-    return like->dtype == HIRL_BF16 ? bf16_to_f32(f32_to_bf16((float)value)) : value;
+    return is_half(like) ? half_to_f32(like->dtype, f32_to_half(like->dtype, (float)value)) : value;
 }
 
 static inline int64_t last_axis(const hirl_tensor_t *x) {

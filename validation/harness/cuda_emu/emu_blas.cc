@@ -75,8 +75,10 @@ preference *check(cublasLtMatmulPreference_t p) {
     return p != nullptr && ((preference *)p)->mark == preference_mark ? (preference *)p : nullptr;
 }
 
-bool is_bf16(const layout &l) { return l.type == CUDA_R_16BF; }
-int64_t item_bytes(uint32_t type) { return type == CUDA_R_16BF ? 2 : 4; }
+format format_of(uint32_t type) {
+    return type == CUDA_R_16BF ? format::bf16 : type == CUDA_R_16F ? format::f16 : format::f32;
+}
+int64_t item_bytes(uint32_t type) { return hirl_emu::item_bytes(format_of(type)); }
 /// Distances of rows and columns.
 int64_t row_step(const layout &l) { return l.order == CUBLASLT_ORDER_ROW ? l.ld : 1; }
 int64_t column_step(const layout &l) { return l.order == CUBLASLT_ORDER_ROW ? 1 : l.ld; }
@@ -97,7 +99,8 @@ cublasStatus_t judge(const desc &d, const layout &a, const layout &b, const layo
                      const layout &out, sizes *s) {
     const layout *all[] = {&a, &b, &c, &out};
     for (const layout *l : all) {
-        if (l->type != CUDA_R_32F && l->type != CUDA_R_16BF) return CUBLAS_STATUS_NOT_SUPPORTED;
+        if (l->type != CUDA_R_32F && l->type != CUDA_R_16BF && l->type != CUDA_R_16F)
+            return CUBLAS_STATUS_NOT_SUPPORTED;
         if (l->rows == 0 || l->columns == 0) return CUBLAS_STATUS_NOT_SUPPORTED;
         const uint64_t least = l->order == CUBLASLT_ORDER_ROW ? l->columns : l->rows;
         if (l->ld < (int64_t)least) return CUBLAS_STATUS_INVALID_VALUE;
@@ -109,7 +112,7 @@ cublasStatus_t judge(const desc &d, const layout &a, const layout &b, const layo
         d.compute != CUBLAS_COMPUTE_32F_FAST_TF32)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (a.type != b.type || c.type != out.type) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (a.type == CUDA_R_32F && out.type != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (out.type != a.type && out.type != CUDA_R_32F) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (d.compute == CUBLAS_COMPUTE_32F_FAST_TF32 && a.type != CUDA_R_32F)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     s->m = (int64_t)(d.trans_a != CUBLAS_OP_N ? a.columns : a.rows);
@@ -195,14 +198,15 @@ bool is_bitmask(uint32_t e) { return has_aux(e) && (e & (2 | 8)) != 0; }
 /// Element (i, j) of op(x) for x stored as `l`, rows and columns as the product sees them.
 struct view {
     const void *data;
-    bool is_bf16, is_rounded;
+    format as;
+    bool is_rounded;
     int64_t row, column;
     view(const layout &l, int trans, const void *data_, int64_t batch, bool is_tf32)
-        : data((const char *)data_ + batch * l.stride * item_bytes(l.type)), is_bf16(::is_bf16(l)),
+        : data((const char *)data_ + batch * l.stride * item_bytes(l.type)), as(format_of(l.type)),
           is_rounded(is_tf32), row(trans != CUBLAS_OP_N ? column_step(l) : row_step(l)),
           column(trans != CUBLAS_OP_N ? row_step(l) : column_step(l)) {}
     float at(int64_t i, int64_t j) const {
-        const float x = load(data, is_bf16, i * row + j * column);
+        const float x = load(data, as, i * row + j * column);
         return is_rounded ? to_tf32(x) : x;
     }
 };
@@ -227,7 +231,7 @@ void run_batch(const product &p, int64_t batch) {
     }
     multiply_parallel(n, m, k, bt.data(), k, 1, at.data(), m, result.data(), m, false);
 
-    const bool is_out_bf16 = is_bf16(p.out);
+    const format as_out = format_of(p.out.type);
     const int64_t c_first = batch * p.c.stride, out_first = batch * p.out.stride;
     const char *bias =
         has_bias(e) ? (const char *)p.d.bias + batch * p.d.bias_stride * item_bytes(p.out.type)
@@ -244,9 +248,9 @@ void run_batch(const product &p, int64_t batch) {
             for (int64_t i = 0; i < m; ++i) {
                 float x = p.alpha * result[(size_t)(j * m + i)];
                 if (p.beta != 0)
-                    x += p.beta * load(p.c_data, is_out_bf16,
-                                       c_first + i * row_step(p.c) + j * column_step(p.c));
-                if (bias != nullptr) x += load(bias, is_out_bf16, i);
+                    x += p.beta *
+                         load(p.c_data, as_out, c_first + i * row_step(p.c) + j * column_step(p.c));
+                if (bias != nullptr) x += load(bias, as_out, i);
                 const int64_t bit = j * p.d.aux_ld + i;
                 if (e & CUBLASLT_EPILOGUE_RELU) {
                     if (aux != nullptr) {
@@ -255,16 +259,16 @@ void run_batch(const product &p, int64_t batch) {
                     }
                     x = x > 0 ? x : 0;
                 } else if (e & CUBLASLT_EPILOGUE_GELU) {
-                    if (aux != nullptr) store(aux, is_out_bf16, bit, x);
+                    if (aux != nullptr) store(aux, as_out, bit, x);
                     x = gelu(x);
                 } else if (e & 8) {
                     if ((aux[bit >> 3] >> (bit & 7) & 1) == 0) x = 0;
                 } else if (e & 64) {
-                    x *= gelu_slope(load(aux, is_out_bf16, bit));
+                    x *= gelu_slope(load(aux, as_out, bit));
                 }
                 result[(size_t)(j * m + i)] = x;
-                store(p.out_data, is_out_bf16,
-                      out_first + i * row_step(p.out) + j * column_step(p.out), x);
+                store(p.out_data, as_out, out_first + i * row_step(p.out) + j * column_step(p.out),
+                      x);
             }
     }
     if (!has_gradient(e)) return;
@@ -273,7 +277,7 @@ void run_batch(const product &p, int64_t batch) {
         for (int64_t j = 0; j < n; ++j) {
             double sum = 0;
             for (int64_t l = 0; l < k; ++l) sum += b.at(l, j);
-            store(gradient, is_out_bf16, j, (float)sum);
+            store(gradient, as_out, j, (float)sum);
         }
     else
         for (int64_t i = 0; i < m; ++i) {
@@ -282,7 +286,7 @@ void run_batch(const product &p, int64_t batch) {
                 for (int64_t l = 0; l < k; ++l) sum += a.at(i, l);
             else
                 for (int64_t j = 0; j < n; ++j) sum += result[(size_t)(j * m + i)];
-            store(gradient, is_out_bf16, i, (float)sum);
+            store(gradient, as_out, i, (float)sum);
         }
 }
 

@@ -214,12 +214,12 @@ enum class kind { forward, data, filter };
 
 struct tensor {
     int64_t id, alignment;
-    bool is_bf16;
+    format as;
     int64_t dim[4], stride[4];
     size_t bytes() const {
         int64_t last = 0;
         for (int i = 0; i < 4; ++i) last += (dim[i] - 1) * stride[i];
-        return (size_t)(last + 1) * (is_bf16 ? 2 : 4);
+        return (size_t)((last + 1) * item_bytes(as));
     }
 };
 
@@ -234,7 +234,10 @@ tensor tensor_of(const content &c) {
     tensor t;
     t.id = one<int64_t>(c, CUDNN_ATTR_TENSOR_UNIQUE_ID);
     t.alignment = one<int64_t>(c, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT);
-    t.is_bf16 = one<cudnnDataType_t>(c, CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_BFLOAT16;
+    const auto type = one<cudnnDataType_t>(c, CUDNN_ATTR_TENSOR_DATA_TYPE);
+    t.as = type == CUDNN_DATA_BFLOAT16 ? format::bf16
+           : type == CUDNN_DATA_HALF   ? format::f16
+                                       : format::f32;
     const std::vector<int64_t> dim = all<int64_t>(c, CUDNN_ATTR_TENSOR_DIMENSIONS),
                                stride = all<int64_t>(c, CUDNN_ATTR_TENSOR_STRIDES);
     std::copy(dim.begin(), dim.end(), t.dim);
@@ -310,7 +313,7 @@ std::vector<float> pack(const tensor &t, const void *data, bool is_tf32) {
         for (int64_t row = 0; row < n * h; ++row)
             for (int64_t i = 0; i < w; ++i)
                 for (int64_t k = 0; k < c; ++k) {
-                    const float x = load(data, t.is_bf16,
+                    const float x = load(data, t.as,
                                          row / h * t.stride[0] + row % h * t.stride[2] +
                                              i * t.stride[3] + k * t.stride[1]);
                     packed[(size_t)((row * w + i) * c + k)] = is_tf32 ? to_tf32(x) : x;
@@ -331,8 +334,8 @@ void unpack(const tensor &t, const std::vector<float> &packed, float alpha, floa
                     const int64_t at = row / h * t.stride[0] + row % h * t.stride[2] +
                                        i * t.stride[3] + k * t.stride[1];
                     float x = alpha * packed[(size_t)((row * w + i) * c + k)];
-                    if (beta != 0) x += beta * load(data, t.is_bf16, at);
-                    store(data, t.is_bf16, at, x);
+                    if (beta != 0) x += beta * load(data, t.as, at);
+                    store(data, t.as, at, x);
                 }
     }
 }
@@ -373,7 +376,7 @@ void add_patches(const convolution &c, const float *rows, float *image) {
 uint64_t n_unordered; // runs of engine 1
 
 void run_convolution(const convolution &c, int engine, void *x_data, void *w_data, void *y_data) {
-    const bool is_tf32 = engine <= 2 && !c.x.is_bf16;
+    const bool is_tf32 = engine <= 2 && c.x.as == format::f32;
     const bool is_backwards = engine == 1 && ++n_unordered % 2 == 0;
     const int64_t n = c.x.dim[0], channels = c.x.dim[1], filters = c.w.dim[0];
     const int64_t pixels = c.y.dim[2] * c.y.dim[3], inner = c.w.dim[2] * c.w.dim[3] * channels;
@@ -452,8 +455,8 @@ cudnnStatus_t finish_tensor(const content &c) {
     if (dim.size() != 4)
         return refuse(CUDNN_STATUS_NOT_SUPPORTED, "a tensor of %zu dimensions, want 4", dim.size());
     const auto type = one<cudnnDataType_t>(c, CUDNN_ATTR_TENSOR_DATA_TYPE);
-    if (type != CUDNN_DATA_FLOAT && type != CUDNN_DATA_BFLOAT16)
-        return refuse(CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE, "data type %d, want f32 or bf16",
+    if (type != CUDNN_DATA_FLOAT && type != CUDNN_DATA_BFLOAT16 && type != CUDNN_DATA_HALF)
+        return refuse(CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE, "data type %d, want f32, bf16 or f16",
                       (int)type);
     for (size_t i = 0; i < 4; ++i)
         if (dim[i] < 1 || stride[i] < 1)
@@ -508,11 +511,11 @@ cudnnStatus_t finish_operation(const content &operation) {
                           (long long)c.y.dim[2 + i],
                           (long long)(room < 0 ? 0 : room / c.step[i] + 1));
     }
-    if (c.x.is_bf16 != c.y.is_bf16 && c.is != kind::filter)
+    if (c.x.as != c.y.as && c.is != kind::filter)
         return refuse(CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE, "x and y of different types");
-    if (c.x.is_bf16 != c.w.is_bf16 && c.is != kind::filter)
+    if (c.x.as != c.w.as && c.is != kind::filter)
         return refuse(CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE, "x and w of different types");
-    if (c.x.is_bf16 != c.y.is_bf16 || (c.is == kind::filter && !c.x.is_bf16 && c.w.is_bf16))
+    if (c.x.as != c.y.as || (c.is == kind::filter && c.w.as != c.x.as && c.w.as != format::f32))
         return refuse(CUDNN_STATUS_NOT_SUPPORTED_DATA_TYPE, "tensors of different types");
     if (c.x.id == c.w.id || c.x.id == c.y.id || c.w.id == c.y.id)
         return refuse(CUDNN_STATUS_BAD_PARAM_DUPLICATED_ENTRIES, "two tensors with one id");

@@ -1,10 +1,12 @@
-/// Dense arithmetic behind the emulated libraries: f32 and bf16 arrays, and a blocked product in f32.
+/// Dense arithmetic behind the emulated libraries: f32, bf16 and f16 arrays, and a blocked product in f32.
 #ifndef HIRL_EMU_MATH_H
 #define HIRL_EMU_MATH_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+
+#include "emu_half.h"
 
 namespace hirl_emu {
 
@@ -30,15 +32,23 @@ inline float to_tf32(float x) {
     return x;
 }
 
-/// Element i of an f32 or bf16 array.
-inline float load(const void *array, bool is_bf16, int64_t i) {
-    return is_bf16 ? from_bf16(((const uint16_t *)array)[i]) : ((const float *)array)[i];
+/// How an array's elements lie in memory.
+enum class format { f32, bf16, f16 };
+inline int64_t item_bytes(format as) { return as == format::f32 ? 4 : 2; }
+
+inline float load(const void *array, format as, int64_t i) {
+    switch (as) {
+        case format::bf16: return from_bf16(((const uint16_t *)array)[i]);
+        case format::f16: return from_f16(((const uint16_t *)array)[i]);
+        default: return ((const float *)array)[i];
+    }
 }
-inline void store(void *array, bool is_bf16, int64_t i, float x) {
-    if (is_bf16)
-        ((uint16_t *)array)[i] = to_bf16(x);
-    else
-        ((float *)array)[i] = x;
+inline void store(void *array, format as, int64_t i, float x) {
+    switch (as) {
+        case format::bf16: ((uint16_t *)array)[i] = to_bf16(x); break;
+        case format::f16: ((uint16_t *)array)[i] = to_f16(x); break;
+        default: ((float *)array)[i] = x;
+    }
 }
 
 /// Row-major c [m, n] = a b (+ c), one thread. Element (i, k) of a is at a[i * a_row + k * a_column]; rows of b and c are
