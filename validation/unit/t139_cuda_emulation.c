@@ -134,6 +134,8 @@ static void bad_shuffle_partial(void) { emu_bad_shuffle_partial(NULL), wait_all(
 static void bad_shuffle_source(void) { emu_bad_shuffle_source(NULL), wait_all(); }
 static void bad_shuffle_mixed(void) { emu_bad_shuffle_mixed(NULL), wait_all(); }
 static void bad_shuffle_width(void) { emu_bad_shuffle_width(NULL), wait_all(); }
+static void bad_product_lane(void) { emu_bad_product_lane(NULL), wait_all(); }
+static void bad_product_place(void) { emu_bad_product_place(NULL), wait_all(); }
 static void bad_threads(void) { emu_launch_sizes(NULL, (dim3){1, 1, 1}, (dim3){1025, 1, 1}); }
 static void bad_threads_product(void) {
     emu_launch_sizes(NULL, (dim3){1, 1, 1}, (dim3){32, 33, 1});
@@ -171,6 +173,8 @@ static void test_kernel_rules(void) {
     CHECK_ABORT(bad_shuffle_source, "reads lane 16, which is not in its mask", NULL);
     CHECK_ABORT(bad_shuffle_mixed, "waits at __ballot_sync", "__shfl_xor_sync");
     CHECK_ABORT(bad_shuffle_width, "a shuffle of width 12", NULL);
+    CHECK_ABORT(bad_product_lane, "names lane 9", "in kernel product_lane");
+    CHECK_ABORT(bad_product_place, "load_matrix_sync at", "want multiples of 32 and of 16 bytes");
     CHECK_ABORT(bad_threads, "a block of (1025,1,1) threads", "kernel nothing");
     CHECK_ABORT(bad_threads_product, "a block of (32,33,1) threads", NULL);
     CHECK_ABORT(bad_no_threads, "a block of (32,0,1) threads", NULL);
@@ -816,6 +820,38 @@ static void test_bf16(void) {
     NEED_CUDA(cudaFree(dx));
     NEED_CUDA(cudaFree(dy));
     NEED_CUDA(cudaFree(db));
+}
+
+// Small integers, so that every order of sums gives the same bits. Columns 16.. are NaN.
+static void test_warp_product(void) {
+    unsigned short a[16 * 24], b[16 * 24];
+    float c[256], y[256];
+    double a_value[256], b_value[256];
+    for (int i = 0; i < 16 * 24; ++i) {
+        const int r = i / 24, k = i % 24;
+        float x = (float)((r * 7 + k * 3) % 11 - 5), z = (float)((r * 5 + k * 9) % 13 - 6);
+        uint32_t bits;
+        if (k < 16) a_value[r * 16 + k] = (double)x, b_value[r * 16 + k] = (double)z;
+        memcpy(&bits, &x, 4);
+        a[i] = k < 16 ? (unsigned short)(bits >> 16) : 0x7fff;
+        memcpy(&bits, &z, 4);
+        b[i] = k < 16 ? (unsigned short)(bits >> 16) : 0x7fff;
+    }
+    for (int i = 0; i < 256; ++i) c[i] = (float)i;
+    void *d_a = upload(a, sizeof a), *d_b = upload(b, sizeof b), *d_c = upload(c, sizeof c),
+         *d_y = device(sizeof y);
+    for (int is_column_major = 0; is_column_major < 2; ++is_column_major) {
+        emu_product(NULL, d_a, d_b, d_c, is_column_major, d_y);
+        download(y, d_y, sizeof y);
+        for (int i = 0; i < 256; ++i) {
+            const int r = i / 16, j = i % 16;
+            double sum = (double)c[i];
+            for (int k = 0; k < 16; ++k) sum += a_value[r * 16 + k] * b_value[j * 16 + k];
+            CHECK_EQ_I(y[is_column_major ? j * 16 + r : i], 2 * sum);
+        }
+    }
+    void *const all[] = {d_a, d_b, d_c, d_y};
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i) NEED_CUDA(cudaFree(all[i]));
 }
 
 static void test_arithmetic(void) {
@@ -1474,6 +1510,7 @@ TEST_MAIN {
     RUN(test_atomics);
     RUN(test_bf16);
     RUN(test_arithmetic);
+    RUN(test_warp_product);
     RUN(test_products);
     RUN(test_product_answers);
     RUN(test_convolutions);

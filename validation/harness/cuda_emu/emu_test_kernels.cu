@@ -4,6 +4,7 @@
 #include "device.h"
 
 #include <cuda_bf16.h>
+#include <mma.h>
 
 static __global__ void fill(int *y, int n, int value) {
     const int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
@@ -231,6 +232,48 @@ void emu_bad_shuffle_mixed(cudaStream_t stream) { HIRL_LAUNCH(shuffle_mixed, 1, 
 
 static __global__ void shuffle_width() { __shfl_xor_sync(0xffffffffu, 1, 1, 12); }
 void emu_bad_shuffle_width(cudaStream_t stream) { HIRL_LAUNCH(shuffle_width, 1, 32, 0, stream); }
+
+namespace wmma = nvcuda::wmma;
+typedef wmma::fragment<wmma::matrix_a, 16, 16, 16, __nv_bfloat16, wmma::row_major> left;
+typedef wmma::fragment<wmma::matrix_b, 16, 16, 16, __nv_bfloat16, wmma::col_major> right;
+typedef wmma::fragment<wmma::accumulator, 16, 16, 16, float> sums;
+
+static __global__ void product(const __nv_bfloat16 *a, const __nv_bfloat16 *b, const float *c,
+                               int is_column_major, float *y) {
+    left x;
+    right z;
+    sums s, factor;
+    wmma::load_matrix_sync(x, a, 24);
+    wmma::load_matrix_sync(z, b, 24);
+    wmma::load_matrix_sync(s, c, 16, wmma::mem_row_major);
+    wmma::mma_sync(s, x, z, s);
+    wmma::fill_fragment(factor, 2.0f);
+    for (int i = 0; i < s.num_elements; ++i) s.x[i] *= factor.x[i];
+    wmma::store_matrix_sync(y, s, 16, is_column_major ? wmma::mem_col_major : wmma::mem_row_major);
+}
+void emu_product(cudaStream_t stream, const unsigned short *a, const unsigned short *b,
+                 const float *c, int is_column_major, float *y) {
+    HIRL_LAUNCH(product, 1, 32, 0, stream, (const __nv_bfloat16 *)a, (const __nv_bfloat16 *)b, c,
+                is_column_major, y);
+}
+
+static __global__ void product_lane() {
+    left x;
+    right z;
+    sums s;
+    wmma::fill_fragment(x, __float2bfloat16_rn(1.0f));
+    wmma::fill_fragment(z, __float2bfloat16_rn(1.0f));
+    wmma::fill_fragment(s, 0.0f);
+    if (threadIdx.x != 9) wmma::mma_sync(s, x, z, s);
+}
+void emu_bad_product_lane(cudaStream_t stream) { HIRL_LAUNCH(product_lane, 1, 32, 0, stream); }
+
+static __global__ void product_place() {
+    HIRL_DYNAMIC_SHARED(__nv_bfloat16, tile);
+    left x;
+    wmma::load_matrix_sync(x, tile + 8, 16);
+}
+void emu_bad_product_place(cudaStream_t stream) { HIRL_LAUNCH(product_place, 1, 32, 1024, stream); }
 
 static __global__ void nothing() {}
 void emu_launch_sizes(cudaStream_t stream, dim3 grid, dim3 block) {
