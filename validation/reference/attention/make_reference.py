@@ -1,9 +1,10 @@
-"""Attention and its gradients by PyTorch's autograd in float64, for t117_attention.c. Made with torch 1.13.0.
+"""Attention and its gradients by PyTorch's autograd in float64, for t117_attention.c.
 
-usage: make_reference.py > case.f64
-Raw float64, one array after the other, in the order of `out` below. B = 4 problems of H = 2 heads with D = 24 columns, 5 queries, 7 keys;
-scale 0.3; bias [H, 5, 7]; two masks [2, 5, 7], that of problem b being b mod 2, with -inf in each row but no row of nothing else.
-Inputs are multiples of 1/16, which bf16 holds too. q, k and v are matrices of rows [problem, query or key] and columns [head, D].
+Made with torch 1.13.0. usage: make_reference.py > case.f64
+Raw float64, one array after the other, in the order of `out` below. B = 4 problems of H = 2 heads
+with D = 24 columns, 5 queries, 7 keys; scale 0.3; bias [H, 5, 7]; two masks [2, 5, 7], that of
+problem b being b mod 2, with one -inf in each row. Inputs are multiples of 1/16, which bf16 holds
+too. q, k and v are matrices of rows [problem, query or key] and columns [head, D].
 """
 import sys
 
