@@ -50,7 +50,8 @@ static hirl_tensor_t placed(hirl_backend_t *backend, const float *data, hirl_sha
 static float *drawn(int64_t n, uint64_t id) {
     float *x = malloc((size_t)n * sizeof *x);
     NEED(x != NULL);
-    test_fill_uniform(x, n, 0.5, 2, id);
+    for (int64_t i = 0; i < n; i++)
+        x[i] = 0.5f + (float)((i * 7919 + (int64_t)id * 104729) % 10007) / 8192;
     return x;
 }
 
@@ -149,9 +150,9 @@ static void test_masks(void) {
         ++n_lines;
         if (!read_draw(text, &d, &is_path, &n_kept, &crc)) continue;
         check_mask(&d, is_path, n_kept, crc, n_lines);
-        if (is_path && n_lines <= 34) check_values(&d);
+        if (is_path && n_lines <= 18) check_values(&d);
     }
-    CHECK_EQ_I(n_lines, 129);
+    CHECK_EQ_I(n_lines, 65);
     fclose(file);
 }
 

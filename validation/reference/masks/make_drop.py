@@ -18,7 +18,7 @@ import numpy as np
 
 from counter import DROPOUT, Stream
 
-SIZES = ((1, 1), (3, 5), (4, 64), (2, 4099), (1, 20000), (33, 24), (7, 1031), (260, 3))
+SIZES = ((1, 1), (3, 5), (4, 64), (2, 4099), (1, 9000), (33, 24), (7, 131), (60, 3))
 
 
 def main():
@@ -27,7 +27,7 @@ def main():
     with open(os.path.join(folder, "drop.txt"), "w") as file:
         version = sys.version.split()[0]
         file.write("# make_drop.py, Python %s, NumPy %s\n" % (version, np.__version__))
-        for i in range(64):
+        for i in range(32):
             n, size = SIZES[i % 8]
             p = np.float32(draw.choice((0.1, 0.2, 0.3, 0.5, 1e-4, draw.random(), 1 - 2.0**-24)))
             seed = draw.getrandbits(53 if i % 3 else 16)
