@@ -74,6 +74,29 @@ hirl_status_t hirl_backend_download(hirl_backend_t *be, const hirl_tensor_t *ten
 /// Waits until everything asked so far is done.
 hirl_status_t hirl_backend_synchronize(hirl_backend_t *be);
 
+/// Uploads that run beside the operations, into memory that is read for a while and then written again: begin (once for each tensor),
+/// end, operations that read them, release, begin ... Devices only: host backends answer HIRL_ERR_UNSUPPORTED.
+typedef struct hirl_upload hirl_upload_t;
+/// `be` is borrowed.
+hirl_status_t hirl_upload_create(hirl_backend_t *be, hirl_upload_t **upload_p);
+/// Waits for copies under way. Tensors must live until then.
+void hirl_upload_destroy(hirl_upload_t **upload);
+/// Begins a copy to a plain tensor, which starts when all is done that was asked for before the last release. From memory of
+/// hirl_backend_host_allocator_view the host does not wait, and the source must stay until the copy is done: until something asked
+/// for after the end has been waited for, or the upload is destroyed.
+hirl_status_t hirl_upload_begin(hirl_upload_t *upload, const void *host,
+                                const hirl_tensor_t *tensor);
+/// Operations asked for from here on come after the copies; the host does not wait.
+hirl_status_t hirl_upload_end(hirl_upload_t *upload);
+/// No operation that is asked for from here on, until the next end, reads the tensors. To be called before the first begin, too, and
+/// whenever a tensor got other memory.
+hirl_status_t hirl_upload_release(hirl_upload_t *upload);
+
+/// Puts mark 0..3 between the operations asked for before and after it, wherever it was before; for times that operations take.
+hirl_status_t hirl_backend_mark(hirl_backend_t *be, int mark);
+/// Seconds from one mark to a later one, after a wait for that.
+hirl_status_t hirl_backend_mark_seconds(hirl_backend_t *be, int from, int to, double *seconds_p);
+
 /// Plain copy of `x` with dtype `dtype` (f32, bf16, f16): layout and dtype conversion.
 hirl_status_t hirl_op_to_plain(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
                                hirl_tensor_t *y);

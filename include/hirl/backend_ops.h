@@ -47,6 +47,8 @@ struct hirl_segments {
     int64_t n_pieces;     // likewise, for its use
 };
 
+enum { HIRL_N_MARKS = 4 };
+
 struct hirl_backend_ops {
     const char *name;
     bool
@@ -74,6 +76,16 @@ struct hirl_backend_ops {
     hirl_status_t (*upload)(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
     hirl_status_t (*download)(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);
     hirl_status_t (*synchronize)(hirl_backend_t *be);
+    /// See hirl_upload_t; all or none. The state is the backend's own.
+    hirl_status_t (*upload_create)(hirl_backend_t *be, void **state_p);
+    void (*upload_destroy)(hirl_backend_t *be, void *state);
+    hirl_status_t (*upload_begin)(hirl_backend_t *be, void *state, const void *host,
+                                  const hirl_tensor_t *tensor);
+    hirl_status_t (*upload_end)(hirl_backend_t *be, void *state);
+    hirl_status_t (*upload_release)(hirl_backend_t *be, void *state);
+    /// NULL where operations are done when they return.
+    hirl_status_t (*mark)(hirl_backend_t *be, int mark);
+    hirl_status_t (*mark_seconds)(hirl_backend_t *be, int from, int to, double *seconds_p);
 
     hirl_status_t (*to_plain)(hirl_backend_t *be, const hirl_tensor_t *x, hirl_dtype_t dtype,
                               hirl_tensor_t *y);

@@ -331,7 +331,8 @@ typedef struct hirl_clip_spec {
     bool loops;           // a video that is shorter begins again; else its last frame stays
 } hirl_clip_spec_t;
 
-/// A batch of this rank; all pointers are valid until the next hirl_loader_next or hirl_loader_destroy.
+/// A batch of this rank; it and all it points to are valid until the next hirl_loader_next (spec.n_held = 2: the one after that) or
+/// hirl_loader_destroy.
 typedef struct hirl_batch {
     int64_t n;      // samples of this rank; clips: clips, those of one video one after the other
     int64_t number; // global batch number within the epoch
@@ -362,8 +363,10 @@ typedef struct hirl_loader_spec {
         is_train; // train: epoch order by keyed permutation, incomplete last batch dropped, views augmented.
     // eval: this rank's contiguous part [N r / W, N (r+1) / W) in order, one un-augmented view, last batch short
     bool keeps_pixels; // train: images stay u8, and come with the recipes of their views
-    const hirl_allocator_t *pixel_memory; // HIRL_BORROW, of any thread; NULL: ordinary memory
-    const hirl_view_spec_t *views;        // train
+    const hirl_allocator_t *
+        pixel_memory; // HIRL_BORROW, of any thread: of the images, or, without keeps_pixels, of the views; NULL: ordinary memory
+    int n_held; // batches that the consumer may hold at a time: 1, which 0 means, or 2. The second is not one of data%n_ahead
+    const hirl_view_spec_t *views; // train
     int n_views;
     int eval_resize, eval_crop;
     bool eval_is_bicubic;

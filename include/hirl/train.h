@@ -52,6 +52,7 @@ typedef struct hirl_session {
     hirl_registry_t *registry[HIRL_MAX_REGISTRIES]; // trainable first
     hirl_optimizer_t *optimizer;                    // pre-training and probe
     hirl_tensor_t scalars;      // f32: the step's losses and metrics, until they are read
+    struct input *input;        // batches on their way to the backend
     hirl_ckpt_writer_t *writer; // rank 0, from the first checkpoint on
 } hirl_session_t;
 
@@ -103,11 +104,15 @@ typedef struct hirl_step_result {
         is_finite; // on all ranks; otherwise nothing was updated, and the state is that of before the step
     bool is_finite_here; // this rank's losses
     int signal;          // the largest that a rank caught, 0: none
+    // seconds that a device stood still: before its batch was uploaded; until `while_busy` returned. On hosts 0
+    double upload_seconds, fetch_seconds;
 } hirl_step_result_t;
 /// What a caller may look at between backward and update (probe); NULL: nobody.
 typedef hirl_status_t (*hirl_step_watch_t)(void *ctx, const hirl_terms_t *terms, int micro);
 typedef struct hirl_step_request {
     const hirl_batch_t *batch;
+    const hirl_tensor_t *
+        view; // [n_views] of the whole batch, f32 in the backend's memory; NULL: as the batch has them
     int64_t step;
     double epoch; // fractional
     double lr;
@@ -115,7 +120,15 @@ typedef struct hirl_step_request {
     hirl_step_watch_t after_forward;  // each micro-batch, before its backward pass
     hirl_step_watch_t after_backward; // once, gradients reduced; terms NULL
     void *watch_ctx;
+    /// While a device computes, before the host waits for it (not called on host backends); may be NULL: fetch and upload what comes next.
+    hirl_status_t (*while_busy)(void *ctx);
+    void *busy_ctx;
 } hirl_step_request_t;
+/// Begins to move a batch to the device, for the step after the one under way (while_busy) or the next one; it must stay until its step is
+/// done. On host backends nothing. Not collective.
+hirl_status_t hirl_session_upload(hirl_session_t *session, const hirl_batch_t *batch);
+/// Waits for and forgets what was begun, before batches become invalid whose steps do not come.
+void hirl_session_upload_drop(hirl_session_t *session);
 hirl_status_t hirl_session_step(hirl_session_t *session, hirl_reducer_t *reducer,
                                 const hirl_step_request_t *request, hirl_step_result_t *result_p);
 

@@ -165,3 +165,64 @@ hirl_status_t hirl_backend_synchronize(hirl_backend_t *be) {
     HIRL_REQUIRE(be, HIRL_ERR_ARG, "synchronize: no backend given");
     return be->ops->synchronize ? be->ops->synchronize(be) : HIRL_OK;
 }
+
+// ---------------------------------------------------------------------------------------------- beside the operations
+
+struct hirl_upload {
+    hirl_backend_t *be; // HIRL_BORROW
+    void *state;        // the backend's
+};
+
+hirl_status_t hirl_upload_create(hirl_backend_t *be, hirl_upload_t **upload_p) {
+    hirl_upload_t *upload = NULL;
+    HIRL_REQUIRE(be && upload_p, HIRL_ERR_ARG, "upload: backend and output must be given");
+    HIRL_REQUIRE(be->ops->upload_create, HIRL_ERR_UNSUPPORTED,
+                 "backend '%s' has no uploads beside its operations", be->ops->name);
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &upload));
+    upload->be = be;
+    const hirl_status_t status = be->ops->upload_create(be, &upload->state);
+    if (status != HIRL_OK) {
+        hirl_mem_free(upload);
+        return status;
+    }
+    *upload_p = upload;
+    return HIRL_OK;
+}
+
+void hirl_upload_destroy(hirl_upload_t **upload) {
+    if (!upload || !*upload) return;
+    (*upload)->be->ops->upload_destroy((*upload)->be, (*upload)->state);
+    hirl_mem_free(*upload);
+    *upload = NULL;
+}
+
+hirl_status_t hirl_upload_begin(hirl_upload_t *upload, const void *host,
+                                const hirl_tensor_t *tensor) {
+    hirl_backend_t *be = upload->be;
+    HIRL_TRY(require_plain(be, "upload", tensor, host));
+    return be->ops->upload_begin(be, upload->state, host, tensor);
+}
+
+hirl_status_t hirl_upload_end(hirl_upload_t *upload) {
+    return upload->be->ops->upload_end(upload->be, upload->state);
+}
+
+hirl_status_t hirl_upload_release(hirl_upload_t *upload) {
+    return upload->be->ops->upload_release(upload->be, upload->state);
+}
+
+hirl_status_t hirl_backend_mark(hirl_backend_t *be, int mark) {
+    HIRL_REQUIRE(be && mark >= 0 && mark < HIRL_N_MARKS, HIRL_ERR_ARG, "mark %d, want 0..%d", mark,
+                 HIRL_N_MARKS - 1);
+    if (be->ops->mark) return be->ops->mark(be, mark);
+    be->mark[mark] = hirl_time_now();
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_backend_mark_seconds(hirl_backend_t *be, int from, int to, double *seconds_p) {
+    HIRL_REQUIRE(be && from >= 0 && from < HIRL_N_MARKS && to >= 0 && to < HIRL_N_MARKS,
+                 HIRL_ERR_ARG, "marks %d and %d, want 0..%d", from, to, HIRL_N_MARKS - 1);
+    if (be->ops->mark_seconds) return be->ops->mark_seconds(be, from, to, seconds_p);
+    *seconds_p = be->mark[to] - be->mark[from];
+    return HIRL_OK;
+}

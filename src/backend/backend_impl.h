@@ -11,6 +11,7 @@ struct hirl_backend {
     void *ctx;
     const hirl_allocator_t *allocator;
     double upload_seconds;
+    double mark[HIRL_N_MARKS]; // wall-clock time, where operations are done when they return
     bool is_fallback_logged[HIRL_BACKEND_N_SLOTS]; // by place in the table
 };
 

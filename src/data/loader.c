@@ -28,7 +28,8 @@ enum {
     PIXEL_ALIGN = 16,         // bytes, of kept images
     LAID_OUT_MOST = 64 << 20, // bytes
     ERROR_TEXT = 1024,        // room for a worker's failure
-    MAX_THREADS = 1024
+    MAX_THREADS = 1024,
+    HELD_MOST = 2 // batches that a consumer may hold
 };
 
 // One batch being prepared or handed out.
@@ -113,9 +114,9 @@ struct hirl_loader {
     int64_t q_end;          // no batch from here on is prepared
     int64_t q_take, i_take; // next ticket
     int64_t q_next;         // next batch to hand out
-    bool is_held;           // batch q_next - 1 is still in use
+    int may_hold, n_held;   // batches before q_next that are still in use
     int64_t number_now;     // of batch q_next within its epoch
-    hirl_batch_t handed;
+    hirl_batch_t handed[HELD_MOST];
     int64_t *bad; // undecodable samples known so far
     int64_t n_bad, bad_capacity;
     hirl_loader_counts_t counts;
@@ -419,25 +420,38 @@ static int64_t sample_index(const hirl_loader_t *loader, const hirl_order_t *ord
     return hirl_order_at(order, number * loader->batch + loader->first + i);
 }
 
-static void free_pixels(const hirl_loader_t *loader, slot_t *slot) {
+// Memory that a device may read.
+static hirl_status_t take_memory(const hirl_loader_t *loader, size_t bytes, void **data_p) {
+    const hirl_allocator_t *memory = loader->pixel_memory;
+    return memory != NULL ? memory->alloc(memory->ctx, bytes, data_p)
+                          : hirl_mem_alloc(HIRL_MEM_DATA, bytes, data_p);
+}
+
+static void give_memory(const hirl_loader_t *loader, size_t bytes, void *data) {
     const hirl_allocator_t *memory = loader->pixel_memory;
     if (memory == NULL)
-        hirl_mem_free(slot->pixels.data);
-    else if (slot->pixels.data != NULL)
-        memory->free(memory->ctx, slot->pixels.data, slot->pixels.size);
+        hirl_mem_free(data);
+    else if (data != NULL)
+        memory->free(memory->ctx, data, bytes);
+}
+
+static size_t view_bytes(const hirl_loader_t *loader, int v) {
+    return (size_t)(loader->n_local * loader->n_repeats) * loader->view_floats[v] * sizeof(float);
+}
+
+static void free_pixels(const hirl_loader_t *loader, slot_t *slot) {
+    give_memory(loader, slot->pixels.size, slot->pixels.data);
     slot->pixels = (hirl_buffer_t){0};
 }
 
 // Makes room for at least `size` bytes and some more, and keeps the first n_kept.
 static hirl_status_t reserve_pixels(const hirl_loader_t *loader, slot_t *slot, size_t size,
                                     size_t n_kept) {
-    const hirl_allocator_t *memory = loader->pixel_memory;
     const size_t grown = size + size / 8;
     void *data = NULL;
     if (size <= slot->pixels.size) return HIRL_OK;
     if (n_kept == 0) free_pixels(loader, slot);
-    HIRL_TRY(memory != NULL ? memory->alloc(memory->ctx, grown, &data)
-                            : hirl_mem_alloc(HIRL_MEM_DATA, grown, &data));
+    HIRL_TRY(take_memory(loader, grown, &data));
     if (n_kept > 0) memcpy(data, slot->pixels.data, n_kept);
     free_pixels(loader, slot);
     slot->pixels = (hirl_buffer_t){data, grown};
@@ -551,7 +565,7 @@ static hirl_status_t make_sample(worker_t *worker, slot_t *slot, const hirl_orde
 // True if there is a ticket; with the lock held.
 static bool has_ticket(const hirl_loader_t *loader) {
     return loader->is_running && !loader->is_paused && loader->q_take < loader->q_end &&
-           loader->q_take < loader->q_next - loader->is_held + loader->n_slots;
+           loader->q_take < loader->q_next - loader->n_held + loader->n_slots;
 }
 
 // Epoch and number of batch q; with the lock held.
@@ -798,7 +812,7 @@ static hirl_status_t create_slots(hirl_loader_t *loader) {
             slot_t *slot = &loader->slots[s];
             HIRL_TRY(loader->keeps_pixels
                          ? HIRL_ALLOC(HIRL_MEM_DATA, loader->n_local, &slot->recipe[v])
-                         : hirl_mem_alloc(HIRL_MEM_DATA, bytes, (void **)&slot->view[v]));
+                         : take_memory(loader, bytes, (void **)&slot->view[v]));
         }
         total += loader->keeps_pixels ? 0 : bytes;
     }
@@ -824,6 +838,8 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
                  (long long)spec->batch);
     HIRL_REQUIRE(cfg->n_ahead >= 1 && cfg->n_ahead <= 1024, HIRL_ERR_DECK,
                  "data%%n_ahead is %lld; want 1..1024", (long long)cfg->n_ahead);
+    HIRL_REQUIRE(spec->n_held <= HELD_MOST, HIRL_ERR_ARG, "%d batches held; want %d at most",
+                 spec->n_held, (int)HELD_MOST);
     HIRL_REQUIRE(cfg->n_threads >= 0 && cfg->n_threads <= MAX_THREADS, HIRL_ERR_DECK,
                  "data%%n_threads is %lld; want 0..%d", (long long)cfg->n_threads, MAX_THREADS);
     hirl_loader_t *loader = NULL;
@@ -841,7 +857,8 @@ hirl_status_t hirl_loader_create(hirl_world_t *world, const hirl_shard_set_t *se
     loader->n_set = hirl_shard_set_n_samples(set);
     loader->channels = hirl_shard_set_channels(set);
     loader->max_bad_fraction = cfg->max_bad_fraction;
-    loader->n_slots = (int)cfg->n_ahead + 1;
+    loader->may_hold = spec->n_held > 1 ? spec->n_held : 1;
+    loader->n_slots = (int)cfg->n_ahead + loader->may_hold;
     loader->n_threads = cfg->n_threads > 0 ? (int)cfg->n_threads : hirl_world_n_cpus(world);
     HIRL_TRY_GOTO(plan_clips(loader, spec), status, err_destroy);
     HIRL_TRY_GOTO(set_normalization(loader, cfg), status, err_destroy);
@@ -896,7 +913,7 @@ void hirl_loader_destroy(hirl_loader_t **loader) {
     for (int s = 0; self->slots != NULL && s < self->n_slots; s++) {
         slot_t *slot = &self->slots[s];
         for (int v = 0; v < self->n_views; v++) {
-            hirl_mem_free(slot->view[v]);
+            give_memory(self, view_bytes(self, v), slot->view[v]);
             hirl_mem_free(slot->recipe[v]);
         }
         for (int64_t i = 0; slot->apart != NULL && i < self->n_local; i++)
@@ -957,8 +974,8 @@ hirl_status_t hirl_loader_begin_epoch(hirl_loader_t *loader, int64_t epoch, int6
 hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch_p) {
     HIRL_REQUIRE(loader->is_running, HIRL_ERR_ARG, "no epoch was begun");
     pthread_mutex_lock(&loader->lock);
-    if (loader->is_held) {
-        loader->is_held = false;
+    if (loader->n_held == loader->may_hold) {
+        loader->n_held--;
         pthread_cond_broadcast(&loader->work);
     }
     if (loader->number_now == loader->n_batches) {
@@ -978,14 +995,14 @@ hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch
         // Complete, and never handed out: nobody writes to it any more.
         return HIRL_FAIL(slot->status, "%s", slot->text);
     }
-    loader->is_held = true;
+    loader->n_held++;
     loader->q_next++;
     loader->number_now++;
     pthread_mutex_unlock(&loader->lock);
 
     if (loader->keeps_pixels) HIRL_TRY(join_pixels(loader, slot));
 
-    hirl_batch_t *batch = &loader->handed;
+    hirl_batch_t *batch = &loader->handed[slot->q % loader->may_hold];
     *batch = (hirl_batch_t){.n = slot->n * loader->n_repeats,
                             .number = slot->number,
                             .index = slot->index,

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "hirl/train.h"
+#include "train_impl.h"
 
 hirl_status_t hirl_session_check(const hirl_deck_t *deck) {
     const hirl_run_cfg_t *run = hirl_deck_group_view(deck, "run");
@@ -130,6 +130,7 @@ void hirl_session_destroy(hirl_session_t **session) {
     if (!session || !*session) return;
     hirl_session_t *s = *session;
     hirl_ckpt_writer_destroy(&s->writer);
+    input_destroy(&s->input);
     hirl_tensor_reset(&s->scalars);
     hirl_optimizer_destroy(&s->optimizer);
     hirl_method_destroy(&s->method);

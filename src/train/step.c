@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "hirl/train.h"
+#include "train_impl.h"
 
 enum { ROW = 2 * HIRL_MAX_TERMS }; // floats of a micro-batch in s->scalars: losses, metrics
 
@@ -54,19 +54,7 @@ static hirl_status_t scalars_read(hirl_session_t *s, hirl_step_result_t *result)
     return status;
 }
 
-// The views of a micro-batch, where the backend makes them; each is made once. `pixels`: of the whole batch.
-static hirl_status_t make_views(hirl_session_t *s, const hirl_tensor_t *pixels, hirl_step_t *step,
-                                hirl_tensor_t view[HIRL_MAX_VIEWS]) {
-    if (!hirl_tensor_is_set(pixels)) return HIRL_OK;
-    for (int v = 0; v < step->batch->n_views; ++v)
-        HIRL_TRY(hirl_batch_make_view(s->backend, step->batch, pixels, v, step->first, step->n,
-                                      &view[v]));
-    step->view = view;
-    return HIRL_OK;
-}
-
-static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request,
-                                 const hirl_tensor_t *pixels, int micro,
+static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request, int micro,
                                  hirl_step_result_t *result) {
     int n_micro = (int)s->optim->accumulate;
     int64_t n = request->batch->n / n_micro;
@@ -81,7 +69,9 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     hirl_tensor_t view[HIRL_MAX_VIEWS] = {{0}};
     float weight[HIRL_MAX_TERMS];
     hirl_status_t status = HIRL_OK;
-    HIRL_TRY_GOTO(make_views(s, pixels, &step, view), status, done);
+    bool are_made = false;
+    HIRL_TRY_GOTO(input_views(s, request, step.first, n, view, &are_made), status, done);
+    if (are_made) step.view = view;
     if (s->method.ops->before_forward)
         HIRL_TRY_GOTO(s->method.ops->before_forward(s->method.self, &step), status, done);
     HIRL_TRY_GOTO(s->method.ops->forward(s->method.self, &step, &terms), status, done);
@@ -108,19 +98,34 @@ done:
 static hirl_status_t micro_batches(hirl_session_t *s, hirl_reducer_t *reducer,
                                    const hirl_step_request_t *request, hirl_step_result_t *result) {
     int n_micro = (int)s->optim->accumulate;
-    hirl_tensor_t pixels = {0};
-    hirl_status_t status = HIRL_OK;
     if (!hirl_tensor_is_set(&s->scalars))
         HIRL_TRY(hirl_backend_tensor(s->backend, hirl_shape_1((int64_t)n_micro * ROW), HIRL_F32,
                                      &s->scalars));
-    if (request->batch->pixels) HIRL_TRY(hirl_batch_upload(s->backend, request->batch, &pixels));
+    HIRL_TRY(input_take(s, request));
     for (int micro = 0; micro < n_micro; ++micro) {
-        if (micro == n_micro - 1) HIRL_TRY_GOTO(hirl_reducer_begin(reducer), status, done);
-        HIRL_TRY_GOTO(micro_batch(s, request, &pixels, micro, result), status, done);
+        if (micro == n_micro - 1) HIRL_TRY(hirl_reducer_begin(reducer));
+        HIRL_TRY(micro_batch(s, request, micro, result));
     }
-done:
-    hirl_tensor_reset(&pixels);
-    return status;
+    return input_release(s);
+}
+
+static bool is_device(const hirl_session_t *s) {
+    return hirl_backend_allocator_view(s->backend)->space == HIRL_SPACE_DEVICE;
+}
+
+// The caller's turn, while the device has work.
+static hirl_status_t use_wait(hirl_session_t *s, const hirl_step_request_t *request) {
+    HIRL_TRY(hirl_backend_mark(s->backend, MARK_ASKED));
+    HIRL_TRY(request->while_busy(request->busy_ctx));
+    return hirl_backend_mark(s->backend, MARK_FETCHED);
+}
+
+static hirl_status_t times_read(hirl_session_t *s, bool has_fetched, hirl_step_result_t *result) {
+    HIRL_TRY(hirl_backend_mark_seconds(s->backend, MARK_UPLOAD_WANTED, MARK_UPLOAD_DONE,
+                                       &result->upload_seconds));
+    return has_fetched ? hirl_backend_mark_seconds(s->backend, MARK_ASKED, MARK_FETCHED,
+                                                   &result->fetch_seconds)
+                       : HIRL_OK;
 }
 
 // What all ranks must decide alike: whether the step counts, and whether one of them was asked to end.
@@ -145,10 +150,13 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
         HIRL_TRY(s->method.ops->before_step(s->method.self, request->step, progress));
     HIRL_TRY(micro_batches(s, reducer, request, &result));
     HIRL_TRY(hirl_reducer_end(reducer));
+    bool has_wait = request->while_busy && is_device(s);
+    if (has_wait) HIRL_TRY(use_wait(s, request));
     if (request->after_backward) HIRL_TRY(request->after_backward(request->watch_ctx, NULL, 0));
     // Until here the host has waited for no device; now it does, once everything is asked for.
     HIRL_TRY(hirl_optimizer_grad_norm(s->optimizer, &result.grad_norm));
     HIRL_TRY(scalars_read(s, &result));
+    if (is_device(s)) HIRL_TRY(times_read(s, has_wait, &result));
     HIRL_TRY(agree(s, &result));
     if (!result.is_finite) {
         for (int i = 0; i < s->n_registries; ++i)

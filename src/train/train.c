@@ -10,6 +10,7 @@
 typedef struct trainer {
     hirl_session_t *s;
     hirl_loader_t *loader;
+    const hirl_batch_t *next; // fetched during the step before its own; NULL: none
     hirl_reducer_t *reducer;
     run_log_t *log;
     hirl_progress_t at;
@@ -141,6 +142,21 @@ static hirl_status_t judge(trainer_t *t, const hirl_step_result_t *result,
     return HIRL_OK;
 }
 
+// True if the epoch has a step after `step`, which is under way.
+static bool has_next(const trainer_t *t) {
+    const int64_t max_steps = t->s->run->max_steps, done = t->at.step + 1;
+    return t->at.batch + 1 < t->n_batches && done < t->n_steps &&
+           (max_steps == 0 || done < max_steps);
+}
+
+// The next batch is waited for and uploaded while the device computes.
+static hirl_status_t fetch_next(void *ctx) {
+    trainer_t *t = ctx;
+    if (!has_next(t)) return HIRL_OK;
+    HIRL_TRY(hirl_loader_next(t->loader, &t->next));
+    return t->next ? hirl_session_upload(t->s, t->next) : HIRL_OK;
+}
+
 static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_seconds) {
     hirl_session_t *s = t->s;
     hirl_step_result_t result;
@@ -150,15 +166,19 @@ static hirl_status_t step(trainer_t *t, const hirl_batch_t *batch, double data_s
     hirl_step_request_t request = {.batch = batch,
                                    .step = t->at.step,
                                    .epoch = epoch,
-                                   .lr = hirl_schedule_lr(s->schedule, t->lr, epoch)};
+                                   .lr = hirl_schedule_lr(s->schedule, t->lr, epoch),
+                                   .while_busy = fetch_next,
+                                   .busy_ctx = t};
     hirl_fault_hang("hang");
     HIRL_TRY(hirl_session_step(s, t->reducer, &request, &result));
     double compute = hirl_time_now() - start;
-    step_times_t times = {.data = data_seconds,
-                          .upload = hirl_backend_upload_seconds(s->backend) - uploaded,
+    // of waiting and uploads beside the computation only what the device stood still for
+    step_times_t times = {.data = data_seconds + result.fetch_seconds,
+                          .upload = hirl_backend_upload_seconds(s->backend) - uploaded +
+                                    result.upload_seconds,
                           .reduce = hirl_reducer_wait_seconds(t->reducer) - waited,
                           .total = data_seconds + compute};
-    times.compute = compute - times.reduce - times.upload;
+    times.compute = compute - times.reduce - times.upload - result.fetch_seconds;
     ++t->at.step;
     hirl_beat_step(t->at.step);
     ++t->at.batch;
@@ -224,7 +244,9 @@ static hirl_status_t run_epoch(trainer_t *t) {
     int64_t epoch = t->at.epoch;
     while (t->at.epoch == epoch && !is_finished(t)) {
         double start = hirl_time_now();
-        HIRL_TRY(hirl_loader_next(t->loader, &batch));
+        batch = t->next;
+        t->next = NULL;
+        if (!batch) HIRL_TRY(hirl_loader_next(t->loader, &batch));
         HIRL_REQUIRE(batch, HIRL_ERR_INTERNAL, "epoch %lld ended after %lld of %lld batches",
                      (long long)epoch, (long long)t->at.batch, (long long)t->n_batches);
         if (t->at.step == 0) hirl_log_root(HIRL_LOG_DEBUG, "first batch ready");
@@ -236,6 +258,8 @@ static hirl_status_t run_epoch(trainer_t *t) {
         // what led to a step that is not finite is nothing to go back to
         if (is_save_due && t->n_skips_in_row == 0) save_begin(t);
     }
+    if (t->next) hirl_session_upload_drop(s); // its step does not come
+    t->next = NULL;
     // Steps of the first epoch tell enough to act on.
     if (epoch == 0 || is_finished(t)) HIRL_TRY(name_bottleneck(t));
     return HIRL_OK;
@@ -250,6 +274,7 @@ static hirl_status_t open_loader(trainer_t *t) {
                                .is_train = true,
                                .keeps_pixels = s->makes_views,
                                .pixel_memory = hirl_backend_host_allocator_view(s->backend),
+                               .n_held = hirl_backend_host_allocator_view(s->backend) ? 2 : 1,
                                .views = s->view,
                                .n_views = s->n_views,
                                .clip = hirl_clip_spec_of(s->clip),

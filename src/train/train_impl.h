@@ -1,9 +1,25 @@
 /// @file train_impl.h
-/// The run's log, for src/train alone.
+/// A step's input, and the run's log, for src/train alone.
 #ifndef HIRL_TRAIN_IMPL_H
 #define HIRL_TRAIN_IMPL_H
 
 #include "hirl/train.h"
+
+/// What hirl_backend_mark marks of a step.
+enum { MARK_UPLOAD_WANTED, MARK_UPLOAD_DONE, MARK_ASKED, MARK_FETCHED };
+
+/// Where the batches of a session lie for its backend; s->input, made by the first that needs it.
+typedef struct input input_t;
+hirl_status_t input_create(hirl_session_t *s, input_t **input_p);
+/// Waits for uploads under way.
+void input_destroy(input_t **input);
+/// Makes the request's batch, whose upload was begun or is begun now, that of the step: operations from here on may read it.
+hirl_status_t input_take(hirl_session_t *s, const hirl_step_request_t *request);
+/// Rows [first, first + n) of its views on the backend, each a new handle. *are_made_p false: they stay in the batch.
+hirl_status_t input_views(hirl_session_t *s, const hirl_step_request_t *request, int64_t first,
+                          int64_t n, hirl_tensor_t view[HIRL_MAX_VIEWS], bool *are_made_p);
+/// Everything that reads the batch was asked for.
+hirl_status_t input_release(hirl_session_t *s);
 
 /// Time a step's parts took, in seconds.
 typedef struct step_times {

@@ -26,28 +26,13 @@ static void profile(const char *call) {
     function();
 }
 
-// A device's views lie there before the first step, as PyTorch's do: the method is handed them as if the backend had made them.
-static struct {
-    hirl_status_t (*forward)(void *self, const hirl_step_t *step, hirl_terms_t *terms);
-    hirl_tensor_t view[2];
-} resident;
-
-static hirl_status_t forward_resident(void *self, const hirl_step_t *step, hirl_terms_t *terms) {
-    hirl_step_t with_views = *step;
-    with_views.view = resident.view;
-    return resident.forward(self, &with_views, terms);
-}
-
-static hirl_status_t keep_views(hirl_session_t *s, const hirl_batch_t *b, hirl_method_ops_t *ops) {
+// A device's views lie there before the first step, as PyTorch's do.
+static hirl_status_t keep_views(hirl_session_t *s, const hirl_batch_t *b, hirl_tensor_t view[2]) {
     for (int v = 0; v < 2; ++v) {
         hirl_shape_t shape = hirl_shape_4(b->n, b->size[v], b->width[v], b->channels);
-        HIRL_TRY(hirl_backend_tensor(s->backend, shape, HIRL_F32, &resident.view[v]));
-        HIRL_TRY(hirl_backend_upload(s->backend, b->view[v], &resident.view[v]));
+        HIRL_TRY(hirl_backend_tensor(s->backend, shape, HIRL_F32, &view[v]));
+        HIRL_TRY(hirl_backend_upload(s->backend, b->view[v], &view[v]));
     }
-    *ops = *s->method.ops;
-    resident.forward = ops->forward;
-    ops->forward = forward_resident;
-    s->method.ops = ops;
     return HIRL_OK;
 }
 
@@ -108,15 +93,16 @@ static hirl_status_t bench(hirl_world_t *world, int argc, char **argv) {
     // The first step makes primitives and fills the pool; a device also needs some to reach its clock.
     const bool is_device = hirl_backend_stream_view(s->backend) != NULL;
     const int n_warm = is_device ? 4 : 1;
-    hirl_method_ops_t ops;
-    if (is_device) HIRL_TRY(keep_views(s, &b, &ops));
+    hirl_tensor_t view[2] = {{0}};
+    if (is_device) HIRL_TRY(keep_views(s, &b, view));
     for (int i = -n_warm; i < steps; ++i) {
         hirl_step_result_t result;
         if (i == 0 || i == steps - 1) HIRL_TRY(hirl_backend_synchronize(s->backend));
         if (i == 0) begin = hirl_time_now();
         if (i == steps - 1) profile("cudaProfilerStart");
         double start = hirl_time_now();
-        hirl_step_request_t request = {.batch = &b, .step = i + n_warm, .lr = 0.03};
+        hirl_step_request_t request = {
+            .batch = &b, .view = is_device ? view : NULL, .step = i + n_warm, .lr = 0.03};
         HIRL_TRY(hirl_session_step(s, reducer, &request, &result));
         if (i >= 0) seconds[i] = hirl_time_now() - start;
     }
@@ -132,7 +118,7 @@ static hirl_status_t bench(hirl_world_t *world, int argc, char **argv) {
     printf("device_mib = %.1f\npeak_mib = %.1f\n",
            (double)hirl_backend_memory_peak(s->backend) / 1048576.0,
            (double)usage.ru_maxrss / 1024.0);
-    for (int v = 0; v < 2; ++v) hirl_tensor_reset(&resident.view[v]);
+    for (int v = 0; v < 2; ++v) hirl_tensor_reset(&view[v]);
     hirl_reducer_destroy(&reducer);
     hirl_session_destroy(&s);
     hirl_deck_destroy(&deck);

@@ -187,6 +187,34 @@ static void check_set(const hirl_shard_set_t *set, int64_t batch) {
         CHECK(loader == NULL);
     }
 
+    // Two batches may be held: both stay while the workers go on, also over a jump; the third takes the place of the first.
+    {
+        const hirl_data_cfg_t cfg = loader_cfg(2, 1);
+        hirl_loader_spec_t spec = train_spec(batch);
+        hirl_loader_t *loader = NULL;
+        const hirl_batch_t *held[2] = {NULL, NULL}, *third = NULL;
+        uint64_t before[2];
+        spec.n_held = 3;
+        CHECK_FAILS(hirl_loader_create(world, set, &cfg, &spec, &loader), HIRL_ERR_ARG,
+                    "2 at most");
+        spec.n_held = 2;
+        NEED_OK(hirl_loader_create(world, set, &cfg, &spec, &loader));
+        NEED_OK(hirl_loader_begin_epoch(loader, 0, 0));
+        for (int i = 0; i < 2; i++) {
+            NEED_OK(hirl_loader_next(loader, &held[i]));
+            before[i] = hash_sample(held[i], 0);
+            usleep(20000);
+        }
+        NEED(held[0] != held[1] && held[0]->number == 0 && held[1]->number == 1);
+        NEED_OK(hirl_loader_begin_epoch(loader, 2, 0));
+        usleep(20000);
+        for (int i = 0; i < 2; i++) CHECK(hash_sample(held[i], 0) == before[i]);
+        NEED_OK(hirl_loader_next(loader, &third));
+        usleep(20000);
+        CHECK(third->number == 0 && hash_sample(held[1], 0) == before[1]);
+        hirl_loader_destroy(&loader);
+    }
+
     // A fresh loader that begins where another stopped.
     const hirl_data_cfg_t cfg = loader_cfg(2, 2);
     const hirl_loader_spec_t spec = train_spec(batch);

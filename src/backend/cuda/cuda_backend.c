@@ -203,6 +203,7 @@ int hirl_cuda_n_devices(void) {
 static void cuda_close(void *state) {
     cuda_ctx_t *ctx = state;
     if (!ctx) return;
+    if (ctx->copy_stream) (void)cudaStreamSynchronize(ctx->copy_stream);
     if (ctx->stream) (void)cudaStreamSynchronize(ctx->stream);
     hirl_cuda_staging_destroy(&ctx->staging);
     hirl_cuda_plans_destroy(&ctx->plans);
@@ -210,6 +211,9 @@ static void cuda_close(void *state) {
     if (ctx->blas) (void)cublasLtDestroy(ctx->blas);
     hirl_pool_destroy(&ctx->pool);
     if (ctx->fault) (void)cudaFreeHost(ctx->fault);
+    for (int i = 0; i < HIRL_N_MARKS; ++i)
+        if (ctx->mark[i]) (void)cudaEventDestroy(ctx->mark[i]);
+    if (ctx->copy_stream) (void)cudaStreamDestroy(ctx->copy_stream);
     if (ctx->stream) (void)cudaStreamDestroy(ctx->stream);
     hirl_mem_free(ctx);
 }
@@ -278,6 +282,13 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .upload = hirl_upload_cuda,
     .download = hirl_download_cuda,
     .synchronize = hirl_synchronize_cuda,
+    .upload_create = hirl_upload_create_cuda,
+    .upload_destroy = hirl_upload_destroy_cuda,
+    .upload_begin = hirl_upload_begin_cuda,
+    .upload_end = hirl_upload_end_cuda,
+    .upload_release = hirl_upload_release_cuda,
+    .mark = hirl_mark_cuda,
+    .mark_seconds = hirl_mark_seconds_cuda,
     .to_plain = hirl_to_plain_cuda,
     .cast = hirl_cast_cuda,
     .to_layout_of = hirl_to_layout_of_cuda,

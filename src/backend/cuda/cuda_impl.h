@@ -22,10 +22,12 @@ typedef struct cuda_ctx {
     hirl_allocator_t host;             // of pinned memory
     int device;
     int n_multiprocessors;
-    bool is_deterministic; // choose only algorithms that give the same bits every time
-    bool has_tf32;         // f32 products may be rounded to TF32
-    cudaStream_t stream;   // compute
-    hirl_k_fault_t *fault; // pinned host memory, which kernels reach by the same address
+    bool is_deterministic;          // choose only algorithms that give the same bits every time
+    bool has_tf32;                  // f32 products may be rounded to TF32
+    cudaStream_t stream;            // compute
+    cudaStream_t copy_stream;       // of uploads beside it; NULL until the first
+    cudaEvent_t mark[HIRL_N_MARKS]; // NULL: never set
+    hirl_k_fault_t *fault;          // pinned host memory, which kernels reach by the same address
     cublasLtHandle_t blas;
     cudnnHandle_t dnn;
     cuda_plans_t *plans;
@@ -299,6 +301,14 @@ hirl_status_t hirl_sum_distances_cuda(hirl_backend_t *be, const hirl_tensor_t *x
                                       double scale, bool accumulate, hirl_tensor_t *total);
 // cuda_upload.c
 hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
+hirl_status_t hirl_upload_create_cuda(hirl_backend_t *be, void **state_p);
+void hirl_upload_destroy_cuda(hirl_backend_t *be, void *state);
+hirl_status_t hirl_upload_begin_cuda(hirl_backend_t *be, void *state, const void *host,
+                                     const hirl_tensor_t *tensor);
+hirl_status_t hirl_upload_end_cuda(hirl_backend_t *be, void *state);
+hirl_status_t hirl_upload_release_cuda(hirl_backend_t *be, void *state);
+hirl_status_t hirl_mark_cuda(hirl_backend_t *be, int mark);
+hirl_status_t hirl_mark_seconds_cuda(hirl_backend_t *be, int from, int to, double *seconds_p);
 // cuda_backend.c
 hirl_status_t hirl_download_cuda(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host);
 hirl_status_t hirl_synchronize_cuda(hirl_backend_t *be);

@@ -1,5 +1,6 @@
-/// From host memory to the device. What is small goes through pinned memory of the backend's own, in two halves that fill by turns, so
-/// that the host neither waits for the stream nor has to keep its copy; a half is written again when what was in it has been read.
+/// From host memory to the device, in the order of the operations or beside them, and marks between operations.
+/// What is small and in order goes through pinned memory of the backend's own, in two halves that fill by turns, so that the host
+/// neither waits for the stream nor has to keep its copy; a half is written again when what was in it has been read.
 #include "cuda_impl.h"
 
 #include <string.h>
@@ -87,4 +88,85 @@ hirl_status_t hirl_cuda_copy_in(cuda_ctx_t *ctx, void *to, const void *host, siz
 hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor) {
     return hirl_cuda_copy_in(cuda_ctx(be), hirl_tensor_data(tensor), host,
                              (size_t)hirl_tensor_count(tensor) * hirl_dtype_size(tensor->dtype));
+}
+
+// ---------------------------------------------------------------------------------------------- beside the operations
+
+/// The copy stream waits for is_free, the operations for is_done.
+typedef struct upload {
+    cudaEvent_t is_free, is_done;
+} upload_t;
+
+void hirl_upload_destroy_cuda(hirl_backend_t *be, void *state) {
+    upload_t *upload = state;
+    (void)be;
+    if (!upload) return;
+    if (upload->is_done) (void)cudaEventSynchronize(upload->is_done);
+    if (upload->is_free) (void)cudaEventDestroy(upload->is_free);
+    if (upload->is_done) (void)cudaEventDestroy(upload->is_done);
+    hirl_mem_free(upload);
+}
+
+hirl_status_t hirl_upload_create_cuda(hirl_backend_t *be, void **state_p) {
+    cuda_ctx_t *ctx = cuda_ctx(be);
+    upload_t *upload = NULL;
+    hirl_status_t status = HIRL_OK;
+    if (!ctx->copy_stream)
+        HIRL_TRY_CUDA(cudaStreamCreateWithFlags(&ctx->copy_stream, cudaStreamNonBlocking));
+    HIRL_TRY(HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &upload));
+    HIRL_TRY_CUDA_GOTO(cudaEventCreateWithFlags(&upload->is_free, cudaEventDisableTiming), status,
+                       err);
+    HIRL_TRY_CUDA_GOTO(cudaEventCreateWithFlags(&upload->is_done, cudaEventDisableTiming), status,
+                       err);
+    *state_p = upload;
+    return HIRL_OK;
+err:
+    hirl_upload_destroy_cuda(be, upload);
+    return status;
+}
+
+hirl_status_t hirl_upload_begin_cuda(hirl_backend_t *be, void *state, const void *host,
+                                     const hirl_tensor_t *tensor) {
+    cuda_ctx_t *ctx = cuda_ctx(be);
+    upload_t *upload = state;
+    const size_t bytes = (size_t)hirl_tensor_count(tensor) * hirl_dtype_size(tensor->dtype);
+    HIRL_TRY_CUDA(cudaStreamWaitEvent(ctx->copy_stream, upload->is_free, 0));
+    if (bytes > 0)
+        HIRL_TRY_CUDA(cudaMemcpyAsync(hirl_tensor_data(tensor), host, bytes, cudaMemcpyHostToDevice,
+                                      ctx->copy_stream));
+    HIRL_TRY_CUDA(cudaEventRecord(upload->is_done, ctx->copy_stream));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_upload_end_cuda(hirl_backend_t *be, void *state) {
+    upload_t *upload = state;
+    HIRL_TRY_CUDA(cudaStreamWaitEvent(cuda_ctx(be)->stream, upload->is_done, 0));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_upload_release_cuda(hirl_backend_t *be, void *state) {
+    upload_t *upload = state;
+    HIRL_TRY_CUDA(cudaEventRecord(upload->is_free, cuda_ctx(be)->stream));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_mark_cuda(hirl_backend_t *be, int mark) {
+    cuda_ctx_t *ctx = cuda_ctx(be);
+    if (!ctx->mark[mark]) HIRL_TRY_CUDA(cudaEventCreate(&ctx->mark[mark]));
+    HIRL_TRY_CUDA(cudaEventRecord(ctx->mark[mark], ctx->stream));
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_mark_seconds_cuda(hirl_backend_t *be, int from, int to, double *seconds_p) {
+    const cuda_ctx_t *ctx = cuda_ctx(be);
+    float milliseconds = 0;
+    HIRL_REQUIRE(ctx->mark[from] && ctx->mark[to], HIRL_ERR_ARG, "marks %d and %d were not set",
+                 from, to);
+    hirl_beat_enter("cudaEventSynchronize");
+    const cudaError_t code = cudaEventSynchronize(ctx->mark[to]);
+    hirl_beat_leave();
+    HIRL_TRY_CUDA(code);
+    HIRL_TRY_CUDA(cudaEventElapsedTime(&milliseconds, ctx->mark[from], ctx->mark[to]));
+    *seconds_p = 1e-3 * (double)milliseconds;
+    return HIRL_OK;
 }
