@@ -61,6 +61,9 @@ const hirl_tensor_t *hirl_var_grad_view(const hirl_var_t *var);
 /// Same value, no gradient.
 hirl_status_t hirl_var_detach(hirl_tape_t *tape, hirl_var_t *var, hirl_var_t **detached_p);
 
+/// A factor f32 [1] in the backend's memory by which hirl_tape_backward multiplies every weight when it runs, so that it may change between passes that
+/// are otherwise the same. HIRL_BORROW until the tape's end or another is set; NULL: none.
+void hirl_tape_set_loss_factor(hirl_tape_t *tape, const hirl_tensor_t *factor);
 /// Back-propagates sum_i weight[i] * loss[i] (scalars, f32 [1]) and clears the tape. Between nodes, pending reductions of the world progress.
 hirl_status_t hirl_tape_backward(hirl_tape_t *tape, hirl_var_t *const *loss, const float *weight,
                                  int n_losses);

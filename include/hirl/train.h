@@ -21,11 +21,38 @@ typedef struct hirl_run_cfg {
     char precision[HIRL_DECK_TEXT_MAX];
     char output[HIRL_DECK_TEXT_MAX];
     char log_level[HIRL_DECK_TEXT_MAX];
-    double timeout;
-    int64_t seed, threads, log_every, max_steps, max_skips, max_rollbacks;
+    double timeout, loss_scale;
+    int64_t seed, threads, log_every, max_steps, max_skips, max_rollbacks, loss_scale_steps;
     bool deterministic, tf32, allow_gpu_sharing;
 } hirl_run_cfg_t;
 extern const hirl_group_t hirl_run_group;
+
+/// The factor by which losses are multiplied before the backward pass of a training in f16, so that gradients do not fall below the smallest
+/// f16; the optimiser divides by it. It halves at a step whose gradients are not finite (which is left out), and doubles after
+/// `growth_steps` steps in a row whose are. Powers of two cost no bits. The same on all ranks, for it follows what they agreed on.
+typedef struct hirl_loss_scale {
+    bool is_on; // otherwise nothing is scaled
+    double scale;
+    int64_t n_good, growth_steps; // n_good: finite steps since the last change
+    hirl_tensor_t factor;         // f32 [1], the scale where the backward pass reads it
+} hirl_loss_scale_t;
+/// At 1 nothing is left to lower. Beyond 2^24 a loss of 1 has left the range of f16 long since.
+#define HIRL_LOSS_SCALE_LEAST 1.0
+#define HIRL_LOSS_SCALE_MOST 16777216.0
+/// Switches scaling on. Not collective, as all of these.
+hirl_status_t hirl_loss_scale_begin(hirl_loss_scale_t *loss_scale, hirl_backend_t *backend,
+                                    double scale, int64_t growth_steps);
+void hirl_loss_scale_reset(hirl_loss_scale_t *loss_scale);
+/// The scale; 1 where scaling is off.
+double hirl_loss_scale_now(const hirl_loss_scale_t *loss_scale);
+/// Whether gradients that are not finite may be the scale's fault.
+bool hirl_loss_scale_can_fall(const hirl_loss_scale_t *loss_scale);
+/// After a step: whether its gradients were finite, on all ranks.
+hirl_status_t hirl_loss_scale_note(hirl_loss_scale_t *loss_scale, hirl_backend_t *backend,
+                                   bool is_finite);
+/// Saves or loads /loss_scale, f64 [scale, n_good]; nothing where scaling is off. Collective when loading.
+hirl_status_t hirl_loss_scale_state(hirl_loss_scale_t *loss_scale, hirl_backend_t *backend,
+                                    hirl_state_t *state);
 
 /// Everything opened for a task. Members are NULL or zero until asked for.
 typedef struct hirl_session {
@@ -51,9 +78,10 @@ typedef struct hirl_session {
     int n_registries, n_trainable;
     hirl_registry_t *registry[HIRL_MAX_REGISTRIES]; // trainable first
     hirl_optimizer_t *optimizer;                    // pre-training and probe
-    hirl_tensor_t scalars;      // f32: the step's losses and metrics, until they are read
-    struct input *input;        // batches on their way to the backend
-    hirl_ckpt_writer_t *writer; // rank 0, from the first checkpoint on
+    hirl_tensor_t scalars;        // f32: the step's losses and metrics, until they are read
+    struct input *input;          // batches on their way to the backend
+    hirl_loss_scale_t loss_scale; // on in a training in f16
+    hirl_ckpt_writer_t *writer;   // rank 0, from the first checkpoint on
 } hirl_session_t;
 
 /// Rules between keys of different groups that hold for any data and any number of ranks. Not collective. Errors: HIRL_ERR_DECK.
@@ -98,8 +126,10 @@ typedef struct hirl_step_result {
     int n_metrics;
     char metric_name[HIRL_MAX_TERMS][HIRL_TERM_NAME_MAX];
     double metric[HIRL_MAX_TERMS];
-    double total; // weighted sum of the losses
-    double grad_norm;
+    double total;      // weighted sum of the losses
+    double grad_norm;  // of the losses, unscaled
+    double loss_scale; // what they were multiplied by meanwhile; 1 where nothing is scaled
+    bool is_overflow;  // not finite but for the loss scale, which has been lowered: no failure
     bool
         is_finite; // on all ranks; otherwise nothing was updated, and the state is that of before the step
     bool is_finite_here; // this rank's losses

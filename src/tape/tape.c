@@ -274,11 +274,20 @@ static hirl_status_t run_nodes(hirl_tape_t *tape, hirl_status_t status) {
     return status;
 }
 
+void hirl_tape_set_loss_factor(hirl_tape_t *tape, const hirl_tensor_t *factor) {
+    tape->loss_factor = factor;
+}
+
 static hirl_status_t seed_loss(hirl_tape_t *tape, hirl_var_t *loss, float weight) {
-    hirl_tensor_t seed = {0};
+    hirl_tensor_t seed = {0}, scaled = {0};
     if (!loss->is_recorded) return HIRL_OK; // depends on no parameter
     HIRL_TRY(hirl_backend_tensor(tape->backend, hirl_shape_1(1), HIRL_F32, &seed));
     hirl_status_t status = hirl_op_fill(tape->backend, weight, &seed);
+    if (status == HIRL_OK && tape->loss_factor) {
+        status = hirl_op_mul(tape->backend, &seed, tape->loss_factor, &scaled);
+        hirl_tensor_reset(&seed);
+        seed = scaled;
+    }
     if (status == HIRL_OK) return var_add_grad(loss, &seed, false);
     hirl_tensor_reset(&seed);
     return status;

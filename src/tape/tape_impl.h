@@ -64,6 +64,7 @@ struct hirl_tape {
     hirl_var_t *recorded; // list of variables that nodes know
     hirl_var_t *free_vars;
     int no_grad_depth;
+    const hirl_tensor_t *loss_factor; // HIRL_BORROW; NULL: 1
     hirl_leaf_ready_t leaf_ready;
     void *leaf_ready_ctx;
     // ranks that share a batch-norm group, made on first use

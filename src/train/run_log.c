@@ -347,6 +347,8 @@ static hirl_status_t write_step(run_log_t *log, const hirl_progress_t *progress,
         (long long)progress->step, epoch, (long long)progress->samples_seen, lr);
     for (int i = 0; status == HIRL_OK && i < N_VALUES; ++i)
         if (sum_name(log, i)[0]) status = append_number(&text, sum_name(log, i), mean[i] / n_done);
+    if (status == HIRL_OK && log->session->loss_scale.is_on)
+        status = append_number(&text, "loss_scale", log->session->loss_scale.scale);
     if (status == HIRL_OK) status = append_number(&text, "images_per_s", rate);
     if (status == HIRL_OK)
         status = hirl_text_append(&text,

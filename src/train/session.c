@@ -17,7 +17,16 @@ hirl_status_t hirl_session_check(const hirl_deck_t *deck) {
                  "model%%bn_group = %lld: must divide the optim%%batch / optim%%accumulate = %lld "
                  "samples of a micro-batch",
                  (long long)model->bn_group, (long long)micro);
+    HIRL_REQUIRE(strcmp(run->precision, "f16") != 0 || strcmp(run->device, "cpu") != 0,
+                 HIRL_ERR_DECK,
+                 "run%%precision = 'f16': run%%device = 'cpu' has none; use 'bf16', or 'cuda'");
     return hirl_method_check(run->method, run->hierarchy, deck);
+}
+
+static hirl_dtype_t dtype_of(const hirl_run_cfg_t *run) {
+    return strcmp(run->precision, "bf16") == 0  ? HIRL_BF16
+           : strcmp(run->precision, "f16") == 0 ? HIRL_F16
+                                                : HIRL_F32;
 }
 
 // Each rank's own part: what fails on one rank alone is agreed on before anything collective begins.
@@ -32,6 +41,10 @@ static hirl_status_t open_backend(hirl_session_t *s) {
         .is_deterministic = s->run->deterministic,
         .has_tf32 = s->run->tf32};
     HIRL_TRY(hirl_backend_open(s->run->device, &options, &s->backend));
+    HIRL_REQUIRE(hirl_backend_has_dtype(s->backend, dtype_of(s->run)), HIRL_ERR_DECK,
+                 "run%%precision = '%s': backend '%s' has none; use run%%precision = 'bf16', which "
+                 "needs no scaled losses either, or run%%device = 'cuda'",
+                 s->run->precision, hirl_backend_name(s->backend));
     HIRL_TRY(hirl_tape_create(s->backend, s->world, &s->tape));
     HIRL_TRY(hirl_views_resolve(s->views, ops->min_views, s->view, &s->n_views));
     s->loader_key = NULL;
@@ -82,8 +95,7 @@ static hirl_status_t open_method(hirl_session_t *s, int in_channels, int64_t n_s
                              .batch = s->optim->batch,
                              .accumulate = (int)s->optim->accumulate,
                              .n_samples = n_samples,
-                             .dtype =
-                                 strcmp(s->run->precision, "bf16") == 0 ? HIRL_BF16 : HIRL_F32};
+                             .dtype = dtype_of(s->run)};
     HIRL_TRY(hirl_method_create(s->run->method, s->run->hierarchy, &ctx, &s->method));
     s->n_registries = s->method.ops->registries(s->method.self, s->registry);
     while (s->n_trainable < s->n_registries &&
@@ -132,6 +144,7 @@ void hirl_session_destroy(hirl_session_t **session) {
     hirl_ckpt_writer_destroy(&s->writer);
     input_destroy(&s->input);
     hirl_tensor_reset(&s->scalars);
+    hirl_loss_scale_reset(&s->loss_scale);
     hirl_optimizer_destroy(&s->optimizer);
     hirl_method_destroy(&s->method);
     hirl_shard_set_close(&s->train);
@@ -168,9 +181,15 @@ static const hirl_key_t run_keys[] = {
         hirl_run_cfg_t, device, "'auto'", "auto|cpu|cuda|ref",
         "Backend: auto takes a GPU where the build and the machine have one; ref is the slow "
         "reference."),
-    HIRL_ROW_TEXT(hirl_run_cfg_t, precision, "'f32'", "f32|bf16",
+    HIRL_ROW_TEXT(hirl_run_cfg_t, precision, "'f32'", "f32|bf16|f16",
                   "Images and activations of the encoder; weights, statistics, heads and losses "
-                  "are f32 always."),
+                  "are f32 always. f16 (not on CPUs) trains with scaled losses."),
+    HIRL_ROW_REAL(hirl_run_cfg_t, loss_scale, "65536", 1, 16777216, "",
+                  "With precision f16: losses are multiplied by this before the backward pass, and "
+                  "gradients divided after it. Halves at a step whose gradients are not finite, "
+                  "which is left out and is no failure while this is above 1."),
+    HIRL_ROW_INT(hirl_run_cfg_t, loss_scale_steps, "2000", 1, 1e12, "steps",
+                 "The loss scale doubles after so many steps in a row with finite gradients."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, output, "'run'", NULL,
                   "Folder of the run: decks, logs, report, checkpoints."),
     HIRL_ROW_TEXT(hirl_run_cfg_t, log_level, "'info'", "error|warn|info|debug|trace",

@@ -1,5 +1,5 @@
 // A session's state to and from checkpoints. Rank 0 reads and writes files; what it reads is broadcast. Names: /model/<parameter or buffer>,
-// /optimizer/<kind>/<parameter>, /optimizer/step_count, and what the method's `state` visits.
+// /optimizer/<kind>/<parameter>, /optimizer/step_count, /loss_scale in f16, and what the method's `state` visits.
 
 #include <float.h>
 #include <math.h>
@@ -102,6 +102,7 @@ static hirl_status_t take_snapshot(hirl_session_t *s, const hirl_progress_t *pro
     HIRL_TRY(status);
     HIRL_TRY_GOTO(visit_model(s, save_tensor, &saver), status, err);
     HIRL_TRY_GOTO(visit_rest(s, &state), status, err);
+    HIRL_TRY_GOTO(hirl_loss_scale_state(&s->loss_scale, s->backend, &state), status, err);
     *snapshot_p = saver.snapshot;
     return HIRL_OK;
 err:
@@ -261,6 +262,8 @@ hirl_status_t hirl_session_load(hirl_session_t *s, const hirl_ckpt_t *ckpt,
     HIRL_TRY(hirl_par_agree(s->world, check_on_root(s, ckpt)));
     HIRL_TRY(visit_model(s, load_tensor, &loader));
     HIRL_TRY(visit_rest(s, &state));
+    loader.skip_absent = true; // of a run in f32 or bf16 until then
+    HIRL_TRY(hirl_loss_scale_state(&s->loss_scale, s->backend, &state));
     if (ckpt) {
         const hirl_ckpt_meta_t *meta = hirl_ckpt_meta_view(ckpt);
         at[0] = meta->step;

@@ -131,12 +131,18 @@ static hirl_status_t times_read(hirl_session_t *s, bool has_fetched, hirl_step_r
 // What all ranks must decide alike: whether the step counts, and whether one of them was asked to end.
 static hirl_status_t agree(hirl_session_t *s, hirl_step_result_t *result) {
     if (hirl_world_rank(s->world) == 0 && hirl_fault("loss")) result->total = NAN;
+    if (hirl_world_rank(s->world) == 0 && hirl_fault("gradient")) result->grad_norm = INFINITY;
     result->is_finite_here = isfinite(result->total);
-    int32_t flags[2] = {!result->is_finite_here || !isfinite(result->grad_norm),
+    int32_t flags[3] = {!result->is_finite_here, !isfinite(result->grad_norm),
                         hirl_signal_caught()};
-    HIRL_TRY(hirl_par_all_reduce(s->world, flags, 2, HIRL_PAR_I32, HIRL_PAR_MAX));
-    result->is_finite = flags[0] == 0;
-    result->signal = flags[1];
+    HIRL_TRY(hirl_par_all_reduce(s->world, flags, 3, HIRL_PAR_I32, HIRL_PAR_MAX));
+    result->is_finite = flags[0] == 0 && flags[1] == 0;
+    // A loss that is not finite is none of the scale's fault: it is scaled after it is computed.
+    result->is_overflow =
+        flags[0] == 0 && flags[1] != 0 && hirl_loss_scale_can_fall(&s->loss_scale);
+    result->signal = flags[2];
+    if (result->is_finite || result->is_overflow)
+        HIRL_TRY(hirl_loss_scale_note(&s->loss_scale, s->backend, result->is_finite));
     return HIRL_OK;
 }
 
@@ -155,6 +161,8 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
     if (request->after_backward) HIRL_TRY(request->after_backward(request->watch_ctx, NULL, 0));
     // Until here the host has waited for no device; now it does, once everything is asked for.
     HIRL_TRY(hirl_optimizer_grad_norm(s->optimizer, &result.grad_norm));
+    result.loss_scale = hirl_loss_scale_now(&s->loss_scale);
+    result.grad_norm /= result.loss_scale;
     HIRL_TRY(scalars_read(s, &result));
     if (is_device(s)) HIRL_TRY(times_read(s, has_wait, &result));
     HIRL_TRY(agree(s, &result));
@@ -166,7 +174,7 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
     }
     double scale =
         s->optim->clip_grad > 0 ? fmin(1.0, s->optim->clip_grad / (result.grad_norm + 1e-6)) : 1.0;
-    HIRL_TRY(hirl_optimizer_step(s->optimizer, request->lr, scale));
+    HIRL_TRY(hirl_optimizer_step(s->optimizer, request->lr, scale / result.loss_scale));
     for (int i = 0; i < s->n_registries; ++i)
         HIRL_TRY(hirl_registry_average_buffers(s->registry[i], s->world));
     if (s->method.ops->after_step)

@@ -19,6 +19,7 @@ typedef struct trainer {
     int64_t saved_step, n_saves;
     double stall_seconds;                         // of training, by checkpoints
     int64_t n_skips, n_skips_in_row, n_rollbacks; // steps that were not finite
+    int64_t n_overflows;                          // steps left out for the loss scale
     double lr;
     hirl_train_result_t result;
 } trainer_t;
@@ -112,6 +113,15 @@ static hirl_status_t judge(trainer_t *t, const hirl_step_result_t *result,
     hirl_progress_t saved;
     if (result->is_finite) {
         t->n_skips_in_row = 0;
+        return HIRL_OK;
+    }
+    if (result->is_overflow) {
+        ++t->n_overflows;
+        hirl_log_root(HIRL_LOG_INFO,
+                      "step %lld: gradients are not finite at a loss scale of %g; left out, the "
+                      "scale is %g now",
+                      (long long)t->at.step, result->loss_scale,
+                      hirl_loss_scale_now(&t->s->loss_scale));
         return HIRL_OK;
     }
     ++t->n_skips;
@@ -342,11 +352,20 @@ static hirl_status_t check_knn(const hirl_session_t *s) {
     return HIRL_OK;
 }
 
+static hirl_status_t begin_loss_scale(hirl_session_t *s) {
+    if (strcmp(s->run->precision, "f16") != 0) return HIRL_OK;
+    HIRL_TRY(hirl_loss_scale_begin(&s->loss_scale, s->backend, s->run->loss_scale,
+                                   s->run->loss_scale_steps));
+    hirl_tape_set_loss_factor(s->tape, &s->loss_scale.factor);
+    return HIRL_OK;
+}
+
 static hirl_status_t start(trainer_t *t) {
     hirl_session_t *s = t->s;
     bool is_restarted = false;
     HIRL_TRY(check_knn(s));
     HIRL_TRY(hirl_par_agree(s->world, open_loader(t)));
+    HIRL_TRY(hirl_par_agree(s->world, begin_loss_scale(s)));
     t->lr = hirl_optim_scaled_lr(s->optim);
     describe(t);
     HIRL_TRY(hirl_session_restart(s, &t->at, &is_restarted));
@@ -387,6 +406,9 @@ static void final_table(const trainer_t *t) {
         hirl_log_root(HIRL_LOG_INFO,
                       "not finite      %lld steps passed over, %lld returns to a checkpoint",
                       (long long)t->n_skips, (long long)t->n_rollbacks);
+    if (t->s->loss_scale.is_on)
+        hirl_log_root(HIRL_LOG_INFO, "loss scale      %g, %lld steps left out for it",
+                      t->s->loss_scale.scale, (long long)t->n_overflows);
     if (isfinite(r->loss)) hirl_log_root(HIRL_LOG_INFO, "loss            %.4f", r->loss);
     hirl_log_root(
         HIRL_LOG_INFO,

@@ -1,8 +1,8 @@
 # test: alone=no timeout=400 needs=python3-h5py,dataset-fashion-mnist
-"""Training on run%device = 'cuda' is training on 'cpu', to rounding: HIRL on MoCo v2 in f32 and
-bf16, on one rank and on two, with batch statistics within a rank and across ranks; on the device it
-repeats its bits, and a run that is stopped and restarted keeps them. Then what is told where no
-device can be had. The device is the emulated one, or, in a build with CUDA=1, the machine's own
+"""Training on run%device = 'cuda' is training on 'cpu', to rounding: HIRL on MoCo v2 in f32,
+bf16 and f16, on one rank and on two, with batch statistics within a rank and across ranks; on the
+device it repeats its bits, and a run that is stopped and restarted keeps them. Then what is told
+where no device can be had. The device is the emulated one, or, in a build with CUDA=1, the machine's own
 (on which two ranks share it, by way of the host)."""
 
 import os
@@ -38,6 +38,10 @@ if not EMULATED and not shutil.which("nvidia-smi"):
 
 # bf16 has 8 bits: roundings of 2^-9 in some ten layers, forward and back, leave a loss within 2e-2.
 BOUND_BF16 = 2e-2
+# f16 has 11: eight times nearer to f32, for as long as the weights are the same; one update of
+# weights that start as noise multiplies what gradients differ by (2e-3 seen, bf16 6e-2).
+BOUND_F16 = BOUND_BF16 / 8
+BOUND_F16_LATER = 1e-2
 N_STEPS = 10  # the second clustering is before step 9
 
 
@@ -95,6 +99,42 @@ worst = max(abs(x / y - 1) for x, y in zip(a[:2], b[:2]))
 check(
     len(a) == len(b) == N_STEPS and worst <= BOUND_BF16,
     "bf16: losses of the first steps within %.1e" % worst,
+)
+
+# f16, on two ranks, with a loss scale that doubles every second step; a fault point on rank 0
+# alone makes the third's gradient infinite. It is left out on both, as no failure, and the scale
+# halves. Stopped and started again between doubling and doubling, the run keeps its bits.
+HALF = (
+    "run%precision='f16'",
+    "run%seed=0",
+    "run%loss_scale=1024",
+    "run%loss_scale_steps=2",
+    "run%log_every=1",
+)
+FAULT = {"HIRL_FAULT": "gradient:3"}.items()
+SCALES = [1024, 2048, 1024, 1024, 2048, 2048]
+result = train("cuda", "f16", *HALF, "run%max_steps=6", ranks=2, env=FAULT)
+a, b = losses("two_ranks_cuda_seed0"), losses("f16")
+apart = [abs(x / y - 1) for x, y in zip(a[:2], b[:2])]
+check(
+    apart[0] <= BOUND_F16 and apart[1] <= BOUND_F16_LATER,
+    "f16: losses of the first steps within %.1e and %.1e of f32's" % tuple(apart),
+)
+scales = [line["loss_scale"] for line in metrics("f16/metrics.jsonl") if "loss" in line]
+check(scales == SCALES, "f16: loss scales %s" % scales)
+check(
+    [i for i, loss in enumerate(b) if loss is None] == [2]
+    and "step 3: gradients are not finite at a loss scale of 2048" in result.text
+    and "a loss or the gradient" not in result.text,
+    "f16: step 3 alone is left out, and is no failure",
+)
+train("cuda", "f16_stopped", *HALF, "run%max_steps=4", ranks=2, env=FAULT)
+train("cuda", "f16_stopped", *HALF, "run%max_steps=6", ranks=2)
+check_same_bits("f16, restarted", "f16", "f16_stopped", 6)
+result = train("cpu", "f16_cpu", *HALF, code=1)
+check(
+    "run%precision = 'f16'" in result.text and "'bf16'" in result.text,
+    "f16 on the processor: %s" % error_lines(result.text)[:1],
 )
 
 train("cuda", "again", "run%seed=0")
