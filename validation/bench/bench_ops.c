@@ -295,6 +295,22 @@ static void bench_rest(void) {
     TIME("lars 25M", 28.0 * (double)n, "GB/s",
          MUST(hirl_op_update(be, &update, segments, &g, &v, NULL, &p)), (void)0);
     hirl_segments_destroy(&segments);
+    const int64_t counter[2] = {1, 2};
+    int64_t sample[256];
+    hirl_tensor_t rows = {0}, t1 = {0}, t2 = {0}, y = {0};
+    for (int64_t i = 0; i < 256; ++i) sample[i] = i;
+    MUST(hirl_tensor_reshape(&g, hirl_shape_2(256, n / 256), &rows));
+    MUST(hirl_backend_tensor(be, hirl_shape_1(2), HIRL_I64, &t1));
+    MUST(hirl_backend_upload(be, counter, &t1));
+    MUST(hirl_backend_tensor(be, hirl_shape_1(256), HIRL_I64, &t2));
+    MUST(hirl_backend_upload(be, sample, &t2));
+    const hirl_drop_t drop = {.p = 0.1f, .counter = &t1, .index = &t2};
+    TIME("dropout 25M", 8.0 * (double)n, "GB/s", MUST(hirl_op_dropout(be, &drop, &rows, &y)),
+         (void)0);
+    TIME("drop_path 25M", (4.0 + 4.0 + 0.9 * 4.0) * (double)n, "GB/s",
+         MUST(hirl_op_drop_path(be, &drop, &rows, &y, &y)), (void)0);
+    hirl_tensor_t *const dropped[] = {&rows, &t1, &t2, &y};
+    for (int i = 0; i < 4; ++i) hirl_tensor_reset(dropped[i]);
     TIME("ema 25M", 12.0 * (double)n, "GB/s", MUST(hirl_op_ema(be, 0.99f, &g, &p)), (void)0);
     TIME("sum_squares 25M", 4.0 * (double)n, "GB/s", MUST(hirl_op_sum_squares(be, &g, &sum)),
          (void)0);

@@ -226,12 +226,12 @@ static void test_orders(void) {
 // Numbers by place are those of the sequence, however a range is cut, and beyond 2^32 of them.
 static void test_words(void) {
     const hirl_rng_t fresh = hirl_rng_make(3, HIRL_RNG_TEST, 4, UINT64_C(5) << 33, 6);
-    uint32_t want[200], got[200];
+    uint32_t want[400], got[400];
     hirl_rng_t rng = fresh;
-    for (int i = 0; i < 200; i++) want[i] = hirl_rng_u32(&rng);
-    for (int cut = 0; cut <= 200; cut += 7) {
+    for (int i = 0; i < 400; i++) want[i] = hirl_rng_u32(&rng);
+    for (int cut = 0; cut <= 400; cut += 7) {
         hirl_rng_words(&fresh, 0, cut, got);
-        hirl_rng_words(&fresh, cut, 200 - cut, got + cut);
+        hirl_rng_words(&fresh, cut, 400 - cut, got + cut);
         CHECK_BITS(got, want, sizeof want);
     }
     hirl_rng_words(&fresh, INT64_C(4) * 0xfffffffe + 2, 6, got);

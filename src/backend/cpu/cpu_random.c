@@ -58,8 +58,14 @@ CPU_INLINE void add_piece(float scale, int64_t count, const void *x, const void 
         const int lanes = count - i < CPU_VECTOR ? (int)(count - i) : CPU_VECTOR;
         const vf_t branch = vf_load(x, at + i, is_bf16, lanes);
         const vf_t rest = residual ? vf_load(residual, at + i, is_bf16, lanes) : (vf_t){0};
+        // Arrays, as this compiler makes one instruction of the loop over them, and sixteen of one over a vector's elements.
+        float a[CPU_VECTOR], b[CPU_VECTOR];
+        memcpy(a, &branch, sizeof a);
+        memcpy(b, &rest, sizeof b);
+#pragma omp simd
+        for (int l = 0; l < CPU_VECTOR; ++l) b[l] = fmaf(scale, a[l], b[l]);
         vf_t sum;
-        for (int l = 0; l < CPU_VECTOR; ++l) sum[l] = fmaf(scale, branch[l], rest[l]);
+        memcpy(&sum, b, sizeof sum);
         vf_store(y, at + i, is_bf16, lanes, sum);
     }
 }

@@ -20,9 +20,15 @@ static double sum_of_span(const terms_t *t, int64_t first, int64_t end) {
     double lane[LANES] = {0};
     int64_t i = first;
     if (other) {
+        const double scale = t->scale, decay = t->decay;
+        for (; i + LANES <= end; i += LANES)
+            for (int l = 0; l < LANES; ++l) {
+                const double x = scale * (double)value[i + l] + decay * (double)other[i + l];
+                lane[l] += x * x;
+            }
         for (; i < end; ++i) {
-            const double x = t->scale * (double)value[i] + t->decay * (double)other[i];
-            lane[i % LANES] += x * x;
+            const double x = scale * (double)value[i] + decay * (double)other[i];
+            lane[0] += x * x;
         }
     } else {
         for (; i + LANES <= end; i += LANES)
@@ -98,14 +104,16 @@ static hirl_status_t update_by_momentum(cpu_ctx_t *ctx, const hirl_update_t *u,
                                         float *p) {
     double p2 = 0, g2 = 0;
     if (u->rule != HIRL_RULE_SGD && s->is_adapted) {
+        const bool is_joint = u->rule == HIRL_RULE_LARS_JOINT;
+        const double scale = (double)u->grad_scale;
         const terms_t of_p = {.value = p};
         const terms_t of_g = {.value = g,
-                              .other = p,
-                              .scale = (double)u->grad_scale,
-                              .decay =
-                                  u->rule == HIRL_RULE_LARS_JOINT ? (double)s->weight_decay : 0.0};
+                              .other = is_joint ? p : NULL,
+                              .scale = scale,
+                              .decay = (double)s->weight_decay};
         HIRL_TRY(sum_of(ctx, &of_p, s->count, &p2));
         HIRL_TRY(sum_of(ctx, &of_g, s->count, &g2));
+        if (!is_joint) g2 *= scale * scale;
     }
     const hirl_rates_t rates = hirl_update_rates(u, s, sqrt(p2), sqrt(g2));
     momentum_loop(ctx->n_threads, u, &rates, s->count, g, v, p);
