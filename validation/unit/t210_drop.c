@@ -125,8 +125,9 @@ static void check_mask(const draw_t *d, bool is_path, long n_kept, unsigned crc,
 
 static void check_values(const draw_t *d) {
     for (int kind = DROPOUT; kind <= PATH_WITH_RESIDUAL; kind++)
-        for (int dtype = 0; dtype < 2; dtype++) {
-            const hirl_dtype_t type = dtype ? HIRL_BF16 : HIRL_F32;
+        for (int dtype = 0; dtype < 3; dtype++) {
+            const hirl_dtype_t type = dtype == 2 ? HIRL_F16 : dtype == 1 ? HIRL_BF16 : HIRL_F32;
+            if (!hirl_backend_has_dtype(be, type)) continue;
             float *want = run(ref, (kind_t)kind, d, type, 0, false);
             for (int64_t skip = 0; skip < 2; skip++) {
                 float *got = run(be, (kind_t)kind, d, type, skip, skip == 1);
