@@ -521,32 +521,29 @@ static cudaError_t run_backward(cudaStream_t stream, const hirl_k_attention_t &p
 
 using namespace hirl_k;
 
-extern "C" cudaError_t hirl_k_attention(cudaStream_t stream, const hirl_k_attention_t *p, void *y,
-                                        float *lse) {
-    const bool is_small = p->head_size <= 64;
-    if (p->dtype == HIRL_K_BF16)
-        return is_small ? run_forward<bf16, 64>(stream, *p, y, lse)
-                        : run_forward<bf16, 128>(stream, *p, y, lse);
-    return is_small ? run_forward<float, 64>(stream, *p, y, lse)
-                    : run_forward<float, 128>(stream, *p, y, lse);
+cudaError_t hirl_k_attention(cudaStream_t stream, const hirl_k_attention_t *p, void *y,
+                             float *lse) {
+    return with_dtype(p->dtype, [&](auto type) {
+        typedef decltype(type) T;
+        return p->head_size <= 64 ? run_forward<T, 64>(stream, *p, y, lse)
+                                  : run_forward<T, 128>(stream, *p, y, lse);
+    });
 }
 
-extern "C" size_t hirl_k_attention_scratch(const hirl_k_attention_t *p, int has_dbias) {
+size_t hirl_k_attention_scratch(const hirl_k_attention_t *p, int has_dbias) {
     const int64_t n_parts = has_dbias ? count_parts(*p) : 0;
     return delta_bytes(*p) + (n_parts > 1 ? (size_t)(n_parts * p->n_heads) * (size_t)p->n_query *
                                                 (size_t)p->n_key * sizeof(float)
                                           : 0);
 }
 
-extern "C" cudaError_t hirl_k_attention_backward(cudaStream_t stream, const hirl_k_attention_t *p,
-                                                 const void *y, const float *lse, const void *dy,
-                                                 void *scratch, void *dq, void *dk, void *dv,
-                                                 float *dbias) {
-    const bool is_small = p->head_size <= 64;
-    if (p->dtype == HIRL_K_BF16)
-        return is_small
-                   ? run_backward<bf16, 64>(stream, *p, y, lse, dy, scratch, dq, dk, dv, dbias)
-                   : run_backward<bf16, 128>(stream, *p, y, lse, dy, scratch, dq, dk, dv, dbias);
-    return is_small ? run_backward<float, 64>(stream, *p, y, lse, dy, scratch, dq, dk, dv, dbias)
-                    : run_backward<float, 128>(stream, *p, y, lse, dy, scratch, dq, dk, dv, dbias);
+cudaError_t hirl_k_attention_backward(cudaStream_t stream, const hirl_k_attention_t *p,
+                                      const void *y, const float *lse, const void *dy,
+                                      void *scratch, void *dq, void *dk, void *dv, float *dbias) {
+    return with_dtype(p->dtype, [&](auto type) {
+        typedef decltype(type) T;
+        return p->head_size <= 64
+                   ? run_backward<T, 64>(stream, *p, y, lse, dy, scratch, dq, dk, dv, dbias)
+                   : run_backward<T, 128>(stream, *p, y, lse, dy, scratch, dq, dk, dv, dbias);
+    });
 }

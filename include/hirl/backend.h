@@ -292,7 +292,7 @@ typedef struct hirl_attention_param {
 } hirl_attention_param_t;
 
 /// Multi-head attention (Vaswani et al. 2017, eq. 1): with s_ij = scale <q_i, k_j> + bias[h, i, j] + mask[b mod W, i, j], per problem b and head h,
-/// y_i = sum_j exp(s_ij - lse_i) v_j, lse_i = log sum_j exp(s_ij). q: matrix of B Nq rows, k and v: of B Nk rows, all f32 or all bf16, a
+/// y_i = sum_j exp(s_ij - lse_i) v_j, lse_i = log sum_j exp(s_ij). q: matrix of B Nq rows, k and v: of B Nk rows, all of one dtype, a
 /// multiple of 8 columns. bias f32 [H, Nq, Nk] (relative positions) and mask f32 [W, Nq, Nk] (W divides B; -inf allowed) may be NULL.
 /// y [B Nq, H D]: heads side by side; lse f32 [B, H, Nq] is all that the backward needs beside it, and may be NULL when none follows.
 /// A row that is masked throughout has y = 0, lse = +inf and no gradient. Devices hold no Nq x Nk matrix (Dao et al. 2022).

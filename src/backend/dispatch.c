@@ -890,7 +890,7 @@ static hirl_status_t check_attention(call_t *call, const hirl_attention_param_t 
         "of heads",
         call->op, (long long)p->head_size);
     HIRL_REQUIRE(isfinite(p->scale), HIRL_ERR_ARG, "%s: scale is %g", call->op, (double)p->scale);
-    HIRL_TRY(check_plain(call, "q", q, 1 << HIRL_F32 | 1 << HIRL_BF16, MATRIX));
+    HIRL_TRY(check_plain(call, "q", q, ACTIVATION, MATRIX));
     HIRL_TRY(check_slice(call, p, "q", q, p->q_column, q->dtype));
     HIRL_TRY(check_slice(call, p, "k", k, p->k_column, q->dtype));
     HIRL_TRY(check_slice(call, p, "v", v, p->v_column, q->dtype));

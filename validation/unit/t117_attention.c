@@ -94,8 +94,8 @@ static void check_reference(const double *all, hirl_dtype_t dtype) {
     NEED_OK(hirl_op_attention(be, &p, &in[0], &in[1], &in[1], &in[2], &in[3], &out[0], &out[1]));
     NEED_OK(hirl_op_attention_backward(be, &p, &in[0], &in[1], &in[1], &in[2], &in[3], &out[0],
                                        &out[1], &in[4], &out[2], &out[3], &out[3], &out[4]));
-    // f32: sums of up to 24 products and the scale 0.3 itself round to 6e-8 each. bf16: a few of its last places (2^-9).
-    const double bound = dtype == HIRL_BF16 ? 1e-2 : 2e-6;
+    // f32: sums of up to 24 products and the scale 0.3 itself round to 6e-8 each. 16 bits: a few of their last places (2^-9, 2^-12).
+    const double bound = dtype == HIRL_BF16 ? 1e-2 : dtype == HIRL_F16 ? 1.25e-3 : 2e-6;
     check_close(&out[0], y, bound, "y");
     check_close(&out[1], lse, 2e-6, "lse");
     check_close(&out[2], dq, bound, "dq");
@@ -114,6 +114,7 @@ static void test_reference(void) {
     fclose(file);
     check_reference(all, HIRL_F32);
     check_reference(all, HIRL_BF16);
+    if (hirl_backend_has_dtype(be, HIRL_F16)) check_reference(all, HIRL_F16);
 }
 
 // ------------------------------------------------------------------------------------ the same bits

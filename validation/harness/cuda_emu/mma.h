@@ -1,4 +1,4 @@
-/// Warp-wide matrix products (nvcuda::wmma) for the emulated device: 16 x 16 x 16, bf16 with f32 sums.
+/// Warp-wide matrix products (nvcuda::wmma) for the emulated device: 16 x 16 x 16, bf16 or f16 with f32 sums.
 /// A fragment's elements are dealt to the lanes in a scrambled order, another one for each kind: only what the interface promises works, that is
 /// the same treatment of all elements, and element by element between fragments of one type. Loads and stores wait for nobody,
 /// so that a missing __syncwarp shows; a product meets all 32 lanes. Addresses that are no multiple of 32 bytes and rows that are
@@ -7,10 +7,14 @@
 #define HIRL_EMU_MMA_H
 
 #include "cuda_bf16.h"
+#include "cuda_fp16.h"
 
 #ifdef __cplusplus
 
 #include <stdint.h>
+
+// Kernels call these in unrolled loops, and the compiler would spend its time on copies.
+#define HIRL_EMU_OUT_OF_LINE __attribute__((noinline)) inline
 
 namespace hirl_emu {
 
@@ -19,11 +23,14 @@ namespace hirl_emu {
 
 /// What lanes bring to a product.
 struct product_part {
-    const __nv_bfloat16 *a, *b;
+    const void *a, *b; // eight elements each
     const float *c;
     float *d;
 };
 inline product_part product_parts[32][32]; // [warp][lane]
+
+inline float wide(__nv_bfloat16 x) { return __bfloat162float(x); }
+inline float wide(__half x) { return __half2float(x); }
 
 /// Element `i` of a lane's eight: its place in the row-major 16 x 16 matrix. Odd factors deal out each once.
 constexpr int place_of_item(int factor, int lane, int i) {
@@ -68,8 +75,8 @@ inline void fill_fragment(fragment<Use, 16, 16, 16, T, Layout> &f, V value) {
 
 /// matrix_a and matrix_b say their layout themselves.
 template <typename Use, typename T, typename Layout>
-inline void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout> &f, const T *from, unsigned row,
-                             HIRL_EMU_HERE) {
+HIRL_EMU_OUT_OF_LINE void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout> &f, const T *from,
+                                           unsigned row, HIRL_EMU_HERE) {
     hirl_emu::check_matrix("load_matrix_sync", from, row, file, line);
     for (int i = 0; i < f.num_elements; ++i) {
         const int at = hirl_emu::place_of_item(Use::factor, hirl_emu::lane(), i);
@@ -79,8 +86,8 @@ inline void load_matrix_sync(fragment<Use, 16, 16, 16, T, Layout> &f, const T *f
     }
 }
 template <typename T>
-inline void load_matrix_sync(fragment<accumulator, 16, 16, 16, T> &f, const T *from, unsigned row,
-                             layout_t layout, HIRL_EMU_HERE) {
+HIRL_EMU_OUT_OF_LINE void load_matrix_sync(fragment<accumulator, 16, 16, 16, T> &f, const T *from,
+                                           unsigned row, layout_t layout, HIRL_EMU_HERE) {
     hirl_emu::check_matrix("load_matrix_sync", from, row, file, line);
     for (int i = 0; i < f.num_elements; ++i) {
         const int at = hirl_emu::place_of_item(accumulator::factor, hirl_emu::lane(), i);
@@ -89,8 +96,8 @@ inline void load_matrix_sync(fragment<accumulator, 16, 16, 16, T> &f, const T *f
     }
 }
 template <typename T>
-inline void store_matrix_sync(T *to, const fragment<accumulator, 16, 16, 16, T> &f, unsigned row,
-                              layout_t layout, HIRL_EMU_HERE) {
+HIRL_EMU_OUT_OF_LINE void store_matrix_sync(T *to, const fragment<accumulator, 16, 16, 16, T> &f,
+                                            unsigned row, layout_t layout, HIRL_EMU_HERE) {
     hirl_emu::check_matrix("store_matrix_sync", to, row, file, line);
     for (int i = 0; i < f.num_elements; ++i) {
         const int at = hirl_emu::place_of_item(accumulator::factor, hirl_emu::lane(), i);
@@ -100,11 +107,12 @@ inline void store_matrix_sync(T *to, const fragment<accumulator, 16, 16, 16, T> 
 }
 
 /// d = a b + c. One lane works for all, between two meetings.
-template <typename LayoutA, typename LayoutB>
-inline void mma_sync(fragment<accumulator, 16, 16, 16, float> &d,
-                     const fragment<matrix_a, 16, 16, 16, __nv_bfloat16, LayoutA> &a,
-                     const fragment<matrix_b, 16, 16, 16, __nv_bfloat16, LayoutB> &b,
-                     const fragment<accumulator, 16, 16, 16, float> &c, HIRL_EMU_HERE) {
+template <typename T, typename LayoutA, typename LayoutB>
+HIRL_EMU_OUT_OF_LINE void mma_sync(fragment<accumulator, 16, 16, 16, float> &d,
+                                   const fragment<matrix_a, 16, 16, 16, T, LayoutA> &a,
+                                   const fragment<matrix_b, 16, 16, 16, T, LayoutB> &b,
+                                   const fragment<accumulator, 16, 16, 16, float> &c,
+                                   HIRL_EMU_HERE) {
     const int lane = hirl_emu::lane();
     const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
     hirl_emu::product_part *const part = hirl_emu::product_parts[thread / 32];
@@ -114,8 +122,10 @@ inline void mma_sync(fragment<accumulator, 16, 16, 16, float> &d,
         float left[256], right[256];
         for (int l = 0; l < 32; ++l)
             for (int i = 0; i < 8; ++i) {
-                left[hirl_emu::place_of_item(matrix_a::factor, l, i)] = part[l].a[i];
-                right[hirl_emu::place_of_item(matrix_b::factor, l, i)] = part[l].b[i];
+                left[hirl_emu::place_of_item(matrix_a::factor, l, i)] =
+                    hirl_emu::wide(((const T *)part[l].a)[i]);
+                right[hirl_emu::place_of_item(matrix_b::factor, l, i)] =
+                    hirl_emu::wide(((const T *)part[l].b)[i]);
             }
         double product[256] = {0};
         for (int r = 0; r < 16; ++r)
