@@ -92,6 +92,13 @@ hirl_status_t hirl_upload_end(hirl_upload_t *upload);
 /// whenever a tensor got other memory.
 hirl_status_t hirl_upload_release(hirl_upload_t *upload);
 
+/// Between these, what lies in slab[0..n) (plain f32, parameters) does not change, and the backend may keep what its operations make of them
+/// (rounded to 16 bits, in another order) for those that follow: at most 4 bytes for each weight that is used. Not nested. Errors:
+/// HIRL_ERR_ARG (begun twice, more than 16 slabs).
+hirl_status_t hirl_backend_weights_begin(hirl_backend_t *be, const hirl_tensor_t *const *slab,
+                                         int n);
+void hirl_backend_weights_end(hirl_backend_t *be); // also where nothing was begun
+
 /// Puts mark 0..3 between the operations asked for before and after it, wherever it was before; for times that operations take.
 hirl_status_t hirl_backend_mark(hirl_backend_t *be, int mark);
 /// Seconds from one mark to a later one, after a wait for that.

@@ -83,6 +83,9 @@ struct hirl_backend_ops {
                                   const hirl_tensor_t *tensor);
     hirl_status_t (*upload_end)(hirl_backend_t *be, void *state);
     hirl_status_t (*upload_release)(hirl_backend_t *be, void *state);
+    /// See hirl_backend_weights_begin; both or none.
+    hirl_status_t (*weights_begin)(hirl_backend_t *be, const hirl_tensor_t *const *slab, int n);
+    void (*weights_end)(hirl_backend_t *be);
     /// NULL where operations are done when they return.
     hirl_status_t (*mark)(hirl_backend_t *be, int mark);
     hirl_status_t (*mark_seconds)(hirl_backend_t *be, int from, int to, double *seconds_p);

@@ -70,6 +70,9 @@ void hirl_registry_clear_grads(hirl_registry_t *registry);
 hirl_status_t hirl_registry_copy(const hirl_registry_t *from, hirl_registry_t *to);
 /// to = m to + (1 - m) from, parameters only.
 hirl_status_t hirl_registry_ema(const hirl_registry_t *from, float m, hirl_registry_t *to);
+/// hirl_backend_weights_begin of all of them: until hirl_backend_weights_end nothing may change a parameter.
+hirl_status_t hirl_registries_hold(hirl_backend_t *backend, hirl_registry_t *const *registries,
+                                   int n);
 /// Averages the buffers (running statistics) over ranks, so that all ranks hold the same. Collective.
 hirl_status_t hirl_registry_average_buffers(hirl_registry_t *registry, hirl_world_t *world);
 

@@ -211,6 +211,19 @@ hirl_status_t hirl_upload_release(hirl_upload_t *upload) {
     return upload->be->ops->upload_release(upload->be, upload->state);
 }
 
+hirl_status_t hirl_backend_weights_begin(hirl_backend_t *be, const hirl_tensor_t *const *slab,
+                                         int n) {
+    HIRL_REQUIRE(be && (slab || n == 0) && n >= 0, HIRL_ERR_ARG, "weights: %d slabs", n);
+    for (int i = 0; i < n; ++i)
+        HIRL_REQUIRE(hirl_tensor_is_set(slab[i]) && slab[i]->dtype == HIRL_F32, HIRL_ERR_ARG,
+                     "weights: slab %d has no f32 storage", i);
+    return be->ops->weights_begin ? be->ops->weights_begin(be, slab, n) : HIRL_OK;
+}
+
+void hirl_backend_weights_end(hirl_backend_t *be) {
+    if (be->ops->weights_end) be->ops->weights_end(be);
+}
+
 hirl_status_t hirl_backend_mark(hirl_backend_t *be, int mark) {
     HIRL_REQUIRE(be && mark >= 0 && mark < HIRL_N_MARKS, HIRL_ERR_ARG, "mark %d, want 0..%d", mark,
                  HIRL_N_MARKS - 1);

@@ -43,6 +43,14 @@ static void show_progress(const char *what, int64_t done, int64_t n, double star
         hirl_log_progress(text);
 }
 
+// No parameter changes while embeddings are made.
+static hirl_status_t hold_parameters(const hirl_eval_ctx_t *ctx) {
+    hirl_registry_t *registry[HIRL_MAX_REGISTRIES];
+    if (!ctx->method) return HIRL_OK;
+    const int n = ctx->method->ops->registries(ctx->method->self, registry);
+    return hirl_registries_hold(hirl_tape_backend_view(ctx->tape), registry, n);
+}
+
 hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set_t *set,
                                 hirl_embed_kind_t kind, const char *what, float **x_p,
                                 int32_t **label_p, int64_t *n_local_p, int *d_p) {
@@ -63,10 +71,12 @@ hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set
     int32_t *label = NULL;
     int d = 0;
     double start = hirl_time_now();
+    hirl_backend_t *be = hirl_tape_backend_view(ctx->tape);
     hirl_status_t status = HIRL_OK;
     HIRL_REQUIRE(n >= size, HIRL_ERR_ARG,
                  "%s: the data set has %lld samples, fewer than the %lld ranks", what, (long long)n,
                  (long long)size);
+    HIRL_TRY(hold_parameters(ctx));
     HIRL_TRY_GOTO(HIRL_ALLOC(HIRL_MEM_CLUSTER, n_local, &label), status, err);
     HIRL_TRY_GOTO(hirl_loader_create(ctx->world, set, ctx->data, &spec, &loader), status, err);
     HIRL_TRY_GOTO(hirl_loader_begin_epoch(loader, 0, 0), status, err);
@@ -87,6 +97,7 @@ hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set
         goto err;
     }
     hirl_loader_destroy(&loader);
+    hirl_backend_weights_end(be);
     *x_p = x;
     *n_local_p = n_local;
     *d_p = d;
@@ -97,6 +108,7 @@ hirl_status_t hirl_eval_extract(const hirl_eval_ctx_t *ctx, const hirl_shard_set
     return HIRL_OK;
 err:
     hirl_loader_destroy(&loader);
+    hirl_backend_weights_end(be);
     hirl_mem_free(x);
     hirl_mem_free(label);
     return status;

@@ -228,6 +228,17 @@ hirl_status_t hirl_registry_ema(const hirl_registry_t *from, float m, hirl_regis
     return hirl_op_ema(hirl_tape_backend_view(from->tape), m, &from->values, &to->values);
 }
 
+hirl_status_t hirl_registries_hold(hirl_backend_t *backend, hirl_registry_t *const *registries,
+                                   int n) {
+    enum { MOST = 16 };
+    const hirl_tensor_t *slab[MOST];
+    int n_slabs = 0;
+    HIRL_REQUIRE(n <= MOST, HIRL_ERR_ARG, "%d registries, at most %d", n, (int)MOST);
+    for (int i = 0; i < n; ++i)
+        if (hirl_tensor_is_set(&registries[i]->values)) slab[n_slabs++] = &registries[i]->values;
+    return hirl_backend_weights_begin(backend, slab, n_slabs);
+}
+
 hirl_status_t hirl_registry_average_buffers(hirl_registry_t *registry, hirl_world_t *world) {
     hirl_backend_t *be = hirl_tape_backend_view(registry->tape);
     hirl_par_device_t *device = hirl_tape_device_view(registry->tape);

@@ -74,6 +74,7 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     if (are_made) step.view = view;
     if (s->method.ops->before_forward)
         HIRL_TRY_GOTO(s->method.ops->before_forward(s->method.self, &step), status, done);
+    HIRL_TRY_GOTO(hirl_registries_hold(s->backend, s->registry, s->n_registries), status, done);
     HIRL_TRY_GOTO(s->method.ops->forward(s->method.self, &step, &terms), status, done);
     // what the backward pass needs of them, the tape holds
     for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
@@ -89,6 +90,7 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     terms_name(&terms, result);
     status = terms_keep(s, &terms, micro);
 done:
+    hirl_backend_weights_end(s->backend);
     for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
     hirl_terms_reset(&terms);
     if (status != HIRL_OK) hirl_tape_reset(s->tape);

@@ -206,6 +206,7 @@ static void cuda_close(void *state) {
     if (ctx->copy_stream) (void)cudaStreamSynchronize(ctx->copy_stream);
     if (ctx->stream) (void)cudaStreamSynchronize(ctx->stream);
     hirl_cuda_staging_destroy(&ctx->staging);
+    hirl_cuda_weights_destroy(ctx);
     hirl_cuda_plans_destroy(&ctx->plans);
     if (ctx->dnn) (void)cudnnDestroy(ctx->dnn);
     if (ctx->blas) (void)cublasLtDestroy(ctx->blas);
@@ -241,6 +242,7 @@ static hirl_status_t cuda_open(const hirl_backend_options_t *options, void **ctx
     HIRL_TRY_CUDA_GOTO(cudaMallocHost((void **)&ctx->fault, sizeof *ctx->fault), status, err_close);
     memset(ctx->fault, 0, sizeof *ctx->fault);
     HIRL_TRY_GOTO(hirl_cuda_staging_create(&ctx->staging), status, err_close);
+    HIRL_TRY_GOTO(hirl_cuda_weights_create(&ctx->weights), status, err_close);
     HIRL_TRY_GOTO(hirl_cuda_plans_create(ctx, &ctx->plans), status, err_close);
     *ctx_p = ctx;
     *allocator_p = ctx->allocator;
@@ -287,6 +289,8 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .upload_begin = hirl_upload_begin_cuda,
     .upload_end = hirl_upload_end_cuda,
     .upload_release = hirl_upload_release_cuda,
+    .weights_begin = hirl_weights_begin_cuda,
+    .weights_end = hirl_weights_end_cuda,
     .mark = hirl_mark_cuda,
     .mark_seconds = hirl_mark_seconds_cuda,
     .to_plain = hirl_to_plain_cuda,

@@ -1,5 +1,5 @@
 /// Convolutions by cuDNN's graph API: one operation a graph, images in [N, H, W, C] order, weights packed to [O, kH, kW, I] in the
-/// images' dtype before each use. Sums are f32; 16-bit weight gradients are rounded to 16 bits once, as in mixed-precision training
+/// images' dtype (cuda_weights.c). Sums are f32; 16-bit weight gradients are rounded to 16 bits once, as in mixed-precision training
 /// elsewhere, and added up in f32.
 ///
 /// Choice of the engine: cuDNN's heuristic A, then its fallback, each in its own order. Left out are engines that break what the run asks for
@@ -526,33 +526,16 @@ done:
     return status;
 }
 
-/// Weights [O, I, kH, kW] f32 as [O, kH, kW, I] of `dtype`, in scratch memory.
-static hirl_status_t weights_pack(cuda_ctx_t *ctx, const hirl_tensor_t *w, hirl_dtype_t dtype,
-                                  size_t *bytes_p, void **packed_p) {
-    const int64_t *d = w->shape.dim;
-    const size_t bytes = (size_t)hirl_tensor_count(w) * hirl_dtype_size(dtype);
-    void *packed = NULL;
-    HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &packed));
-    const cudaError_t code = hirl_k_conv_weights_pack(ctx->stream, hirl_tensor_data(w), d[0], d[1],
-                                                      d[2] * d[3], packed, cuda_dtype_of(dtype));
-    if (code != cudaSuccess) hirl_cuda_scratch_free(ctx, bytes, packed);
-    HIRL_TRY_CUDA(code);
-    *bytes_p = bytes;
-    *packed_p = packed;
-    return HIRL_OK;
-}
-
 hirl_status_t hirl_conv2d_cuda(hirl_backend_t *be, const hirl_conv_param_t *p,
                                const hirl_tensor_t *x, const hirl_tensor_t *w,
                                const hirl_tensor_t *bias, hirl_tensor_t *y) {
     cuda_ctx_t *ctx = cuda_ctx(be);
     const conv_key_t key = key_of(FORWARD, p, &x->shape, &w->shape, &y->shape, x->dtype);
-    void *packed = NULL;
-    size_t bytes = 0;
-    HIRL_TRY(weights_pack(ctx, w, x->dtype, &bytes, &packed));
+    cuda_lent_t weights;
+    HIRL_TRY(hirl_cuda_weights_take(ctx, w, x->dtype, true, &weights));
     const hirl_status_t status =
-        convolve(ctx, &key, hirl_tensor_data(x), packed, hirl_tensor_data(y));
-    hirl_cuda_scratch_free(ctx, bytes, packed);
+        convolve(ctx, &key, hirl_tensor_data(x), weights.data, hirl_tensor_data(y));
+    hirl_cuda_weights_give(ctx, &weights);
     HIRL_TRY(status);
     if (bias)
         HIRL_TRY_CUDA(hirl_k_bias_add(ctx->stream, hirl_tensor_data(bias),
@@ -566,12 +549,11 @@ hirl_status_t hirl_conv2d_backward_data_cuda(hirl_backend_t *be, const hirl_conv
                                              const hirl_shape_t *x_shape, hirl_tensor_t *dx) {
     cuda_ctx_t *ctx = cuda_ctx(be);
     const conv_key_t key = key_of(BACKWARD_DATA, p, x_shape, &w->shape, &dy->shape, dy->dtype);
-    void *packed = NULL;
-    size_t bytes = 0;
-    HIRL_TRY(weights_pack(ctx, w, dy->dtype, &bytes, &packed));
+    cuda_lent_t weights;
+    HIRL_TRY(hirl_cuda_weights_take(ctx, w, dy->dtype, true, &weights));
     const hirl_status_t status =
-        convolve(ctx, &key, hirl_tensor_data(dx), packed, hirl_tensor_data(dy));
-    hirl_cuda_scratch_free(ctx, bytes, packed);
+        convolve(ctx, &key, hirl_tensor_data(dx), weights.data, hirl_tensor_data(dy));
+    hirl_cuda_weights_give(ctx, &weights);
     return status;
 }
 

@@ -15,6 +15,7 @@
 
 typedef struct cuda_plans cuda_plans_t;     // of cuBLASLt and cuDNN, by shape
 typedef struct cuda_staging cuda_staging_t; // pinned memory on the way to the device
+typedef struct cuda_weights cuda_weights_t; // forms of parameters
 
 typedef struct cuda_ctx {
     hirl_pool_t *pool;                 // caching; gives blocks again in stream order
@@ -32,6 +33,7 @@ typedef struct cuda_ctx {
     cudnnHandle_t dnn;
     cuda_plans_t *plans;
     cuda_staging_t *staging;
+    cuda_weights_t *weights;
     char device_id[40];
     char info[256];
 } cuda_ctx_t;
@@ -99,6 +101,21 @@ void *hirl_cuda_plans_find(const cuda_plans_t *plans, const void *key, size_t ke
 /// Keeps `plan` (HIRL_OWN, freed by `destroy`) under a copy of `key`.
 hirl_status_t hirl_cuda_plans_keep(cuda_plans_t *plans, const void *key, size_t key_bytes,
                                    void *plan, void (*destroy)(void *plan));
+
+/// Weights in the form that an operation asked for.
+typedef struct cuda_lent {
+    void *data;
+    size_t bytes; // of working memory that hirl_cuda_weights_give frees; 0: somebody else's
+} cuda_lent_t;
+hirl_status_t hirl_cuda_weights_create(cuda_weights_t **weights_p);
+/// Before ctx->pool.
+void hirl_cuda_weights_destroy(cuda_ctx_t *ctx);
+/// Weights (plain f32) as numbers of `dtype`; is_packed: [O, I, kH, kW] in the order [O, kH, kW, I]. They are the weights themselves where
+/// these fit, and aligned to 256 bytes where not.
+hirl_status_t hirl_cuda_weights_take(cuda_ctx_t *ctx, const hirl_tensor_t *w, hirl_dtype_t dtype,
+                                     bool is_packed, cuda_lent_t *lent_p);
+/// As soon as the work that reads them is asked for; zeroed ones are allowed.
+void hirl_cuda_weights_give(cuda_ctx_t *ctx, cuda_lent_t *lent);
 
 /// Most working memory that one call of a library may ask for; it comes from the pool, and engines that want more are left out. cuBLAS:
 /// what NVIDIA recommends for the largest of these cards (32 MiB, Hopper). cuDNN: enough for products of unfolded images,
@@ -300,6 +317,8 @@ hirl_status_t hirl_sum_distances_cuda(hirl_backend_t *be, const hirl_tensor_t *x
                                       const hirl_tensor_t *index, const hirl_tensor_t *c,
                                       double scale, bool accumulate, hirl_tensor_t *total);
 // cuda_upload.c
+hirl_status_t hirl_weights_begin_cuda(hirl_backend_t *be, const hirl_tensor_t *const *slab, int n);
+void hirl_weights_end_cuda(hirl_backend_t *be);
 hirl_status_t hirl_upload_cuda(hirl_backend_t *be, const void *host, const hirl_tensor_t *tensor);
 hirl_status_t hirl_upload_create_cuda(hirl_backend_t *be, void **state_p);
 void hirl_upload_destroy_cuda(hirl_backend_t *be, void *state);

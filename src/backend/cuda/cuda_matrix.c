@@ -317,40 +317,19 @@ hirl_status_t hirl_gemm_cuda(hirl_backend_t *be, bool trans_a, bool trans_b, flo
 
 // ---------------------------------------------------------------------------------------------- linear layers
 
-/// Weights (f32 parameters) as the product with `dtype` takes them: themselves, or a copy of 16 bits in *scratch_p.
-static hirl_status_t weights_begin(cuda_ctx_t *ctx, const hirl_tensor_t *w, hirl_dtype_t dtype,
-                                   const void **data_p, size_t *bytes_p, void **scratch_p) {
-    *data_p = hirl_tensor_data(w);
-    *bytes_p = 0;
-    *scratch_p = NULL;
-    if (dtype == HIRL_F32) return HIRL_OK;
-    const size_t bytes = (size_t)hirl_tensor_count(w) * sizeof(uint16_t);
-    HIRL_TRY(hirl_cuda_scratch(ctx, bytes, scratch_p));
-    *bytes_p = bytes;
-    *data_p = *scratch_p;
-    const cudaError_t code = hirl_k_cast(ctx->stream, hirl_tensor_data(w), HIRL_K_F32, *scratch_p,
-                                         cuda_dtype_of(dtype), hirl_tensor_count(w));
-    if (code == cudaSuccess) return HIRL_OK;
-    hirl_cuda_scratch_free(ctx, bytes, *scratch_p);
-    return hirl_cuda_fail(code, "hirl_k_cast", __FILE__, __LINE__, __func__);
-}
-
-/// A bias (f32 parameter) as the epilogue takes it: itself, or a copy of `dtype` in *scratch_p, rounded or only moved to where accesses
-/// of cuBLASLt are aligned.
-static hirl_status_t bias_begin(cuda_ctx_t *ctx, const hirl_tensor_t *bias, hirl_dtype_t dtype,
-                                void **data_p, size_t *bytes_p, void **scratch_p) {
-    *data_p = hirl_tensor_data(bias);
-    if (dtype == HIRL_F32 && (uintptr_t)*data_p % VECTOR_ALIGNMENT == 0) return HIRL_OK;
-    const int64_t n = hirl_tensor_count(bias);
-    const size_t bytes = (size_t)n * hirl_dtype_size(dtype);
-    void *scratch = NULL;
-    HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &scratch));
+/// A bias (f32 parameter) as the epilogue takes it: of `dtype`, at an address that accesses of cuBLASLt are aligned to.
+static hirl_status_t bias_take(cuda_ctx_t *ctx, const hirl_tensor_t *bias, hirl_dtype_t dtype,
+                               cuda_lent_t *lent_p) {
+    HIRL_TRY(hirl_cuda_weights_take(ctx, bias, dtype, false, lent_p));
+    if ((uintptr_t)lent_p->data % VECTOR_ALIGNMENT == 0) return HIRL_OK;
+    const size_t bytes = (size_t)hirl_tensor_count(bias) * sizeof(float);
+    void *copy = NULL;
+    HIRL_TRY(hirl_cuda_scratch(ctx, bytes, &copy));
     const cudaError_t code =
-        hirl_k_cast(ctx->stream, *data_p, HIRL_K_F32, scratch, cuda_dtype_of(dtype), n);
-    if (code != cudaSuccess) hirl_cuda_scratch_free(ctx, bytes, scratch);
+        cudaMemcpyAsync(copy, lent_p->data, bytes, cudaMemcpyDeviceToDevice, ctx->stream);
+    if (code != cudaSuccess) hirl_cuda_scratch_free(ctx, bytes, copy);
     HIRL_TRY_CUDA(code);
-    *data_p = *scratch_p = scratch;
-    *bytes_p = bytes;
+    *lent_p = (cuda_lent_t){.data = copy, .bytes = bytes};
     return HIRL_OK;
 }
 
@@ -360,25 +339,23 @@ hirl_status_t hirl_linear_cuda(hirl_backend_t *be, const hirl_tensor_t *x, const
     cuda_ctx_t *ctx = cuda_ctx(be);
     const int64_t n = x->shape.dim[0], n_in = x->shape.dim[1], n_out = w->shape.dim[0];
     void *sum = hirl_tensor_data(pre ? pre : y); // x w^T + bias
-    const void *weights = NULL;
-    void *scratch = NULL, *bias_scratch = NULL;
-    size_t bytes = 0, bias_bytes = 0;
+    cuda_lent_t weights, bias_lent = {0};
     bool is_done = false;
     hirl_status_t status = HIRL_OK;
-    HIRL_TRY(weights_begin(ctx, w, x->dtype, &weights, &bytes, &scratch));
+    HIRL_TRY(hirl_cuda_weights_take(ctx, w, x->dtype, false, &weights));
     product_t p = {.m = n,
                    .n = n_out,
                    .k = n_in,
                    .alpha = 1,
                    .a = operand(x, false),
-                   .b = {.data = weights, .ld = n_in, .is_transposed = true},
+                   .b = {.data = weights.data, .ld = n_in, .is_transposed = true},
                    .dtype_in = x->dtype,
                    .dtype_out = y->dtype,
                    .c = sum,
                    .epilogue = CUBLASLT_EPILOGUE_BIAS};
     if (bias) {
-        HIRL_TRY_GOTO(bias_begin(ctx, bias, y->dtype, &p.vector, &bias_bytes, &bias_scratch),
-                      status, done);
+        HIRL_TRY_GOTO(bias_take(ctx, bias, y->dtype, &bias_lent), status, done);
+        p.vector = bias_lent.data;
         HIRL_TRY_GOTO(try_product(ctx, &p, &is_done), status, done);
     }
     const float *missing = bias && !is_done ? hirl_tensor_data(bias) : NULL;
@@ -393,8 +370,8 @@ hirl_status_t hirl_linear_cuda(hirl_backend_t *be, const hirl_tensor_t *x, const
             hirl_k_act(ctx->stream, (int)act, sum, cuda_dtype(y), n * n_out, hirl_tensor_data(y)),
             status, done);
 done:
-    hirl_cuda_scratch_free(ctx, bias_bytes, bias_scratch);
-    hirl_cuda_scratch_free(ctx, bytes, scratch);
+    hirl_cuda_weights_give(ctx, &bias_lent);
+    hirl_cuda_weights_give(ctx, &weights);
     return status;
 }
 
@@ -430,21 +407,19 @@ hirl_status_t hirl_linear_backward_cuda(hirl_backend_t *be, const hirl_tensor_t 
     bool is_done = false;
     if (dx) {
         const int64_t n_in = w->shape.dim[1];
-        const void *weights = NULL;
-        void *scratch = NULL;
-        size_t bytes = 0;
-        HIRL_TRY(weights_begin(ctx, w, dy->dtype, &weights, &bytes, &scratch));
+        cuda_lent_t weights;
+        HIRL_TRY(hirl_cuda_weights_take(ctx, w, dy->dtype, false, &weights));
         const product_t p = {.m = n,
                              .n = n_in,
                              .k = n_out,
                              .alpha = 1,
                              .a = operand(dy, false),
-                             .b = {.data = weights, .ld = n_in, .is_transposed = false},
+                             .b = {.data = weights.data, .ld = n_in, .is_transposed = false},
                              .dtype_in = dy->dtype,
                              .dtype_out = dx->dtype,
                              .c = hirl_tensor_data(dx)};
         const hirl_status_t status = plain_product(ctx, &p);
-        hirl_cuda_scratch_free(ctx, bytes, scratch);
+        hirl_cuda_weights_give(ctx, &weights);
         HIRL_TRY(status);
     }
     if (dw) {
