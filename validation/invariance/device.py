@@ -18,6 +18,7 @@ from whole_run import (
     check_far,
     check_same_bits,
     check_same_metrics,
+    checkpoint_path,
     environment,
     error_lines,
     expect,
@@ -103,7 +104,7 @@ check(
 
 # f16, on two ranks, with a loss scale that doubles every second step; a fault point on rank 0
 # alone makes the third's gradient infinite. It is left out on both, as no failure, and the scale
-# halves. Stopped and started again between doubling and doubling, the run keeps its bits.
+# halves. Started again from step 4, between doubling and doubling, the run keeps its bits.
 HALF = (
     "run%precision='f16'",
     "run%seed=0",
@@ -128,9 +129,12 @@ check(
     and "a loss or the gradient" not in result.text,
     "f16: step 3 alone is left out, and is no failure",
 )
-train("cuda", "f16_stopped", *HALF, "run%max_steps=4", ranks=2, env=FAULT)
+shutil.copytree("f16", "f16_stopped")
+for step in (5, 6):
+    os.remove(checkpoint_path("f16_stopped", step))
 train("cuda", "f16_stopped", *HALF, "run%max_steps=6", ranks=2)
 check_same_bits("f16, restarted", "f16", "f16_stopped", 6)
+check_same_metrics("f16, restarted", "f16", "f16_stopped")
 result = train("cpu", "f16_cpu", *HALF, code=1)
 check(
     "run%precision = 'f16'" in result.text and "'bf16'" in result.text,

@@ -26,6 +26,8 @@
 /// memory protection keys), HIRL_EMU_TRACE=1 (each piece of work on stderr as it runs), HIRL_EMU_FAIL=NAME:N[,NAME:N...]:
 /// the N-th call of NAME fails with its usual code ("NAME:N+": that and all later ones); NAME is a function of this
 /// interface, `launch` (a launch is refused) or `kernel` (a kernel faults as it runs: every later call fails).
+/// HIRL_EMU_BLAS_EPILOGUES=0, HIRL_EMU_DNN_ENGINES=NUMBERS and HIRL_EMU_FASTEST=N: what the libraries offer and how long it takes
+/// (emu_blas.cc, emu_dnn.cc, emu.h).
 #ifndef HIRL_EMU_CUDA_RUNTIME_H
 #define HIRL_EMU_CUDA_RUNTIME_H
 
