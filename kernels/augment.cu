@@ -1,11 +1,15 @@
 /// Augmented views, bit for bit those of the host's threads: integers wherever Pillow has integers, and its float and double arithmetic
 /// with every product rounded by itself (`times`; nvcc would fuse it with a sum).
-/// Floors a view of P = size^2 C bytes: resampling reads the crop once (a tile's edges twice) and writes P to `work`, or 4 P to y;
-/// contrast reads P and writes P or 4 P; blur reads P and writes P, then reads P and writes 4 P. What a block works on is staged in
-/// shared memory, so that rows are stored in whole words.
+/// Floors a view of P = size^2 C bytes: resampling reads the crop once (a tile's edges twice) and writes P to `work`, or 4 P to y; a part
+/// of a round reads P and writes P or 4 P (contrast, autocontrast, equalise, sharpness, turning, shearing and moving begin a part; what a
+/// whole view must be known for is counted as the part before is written, at no pass of its own); blur reads P and writes P, then reads P
+/// and writes 4 P; erasing writes 4 bytes a number. What a block works on is staged in shared memory, so that rows are stored in whole
+/// words.
 #include "augment.h"
 
 #include "device.h"
+#include "exact.h"
+#include "philox.h"
 
 using namespace hirl_k;
 
@@ -16,27 +20,12 @@ enum {
     TILE = 32,      // side of an output tile: its columns are the lanes of a warp
     THREADS = 256,  // eight warps
     TALL_ROWS = 96, // input rows of a tile at a time
-    PATCH = 1024,   // pixels of a colour block
+    PATCH = 1024,   // pixels of a block of a part
+    LEVELS = 256,
     MOST_BLOCKS = 1 << 30,
     SHARED = 48 << 10, // of a blur block
     ROWS_AT_ONCE = 16  // at most, of a blur block
 };
-
-/// A product that is rounded before it goes into a sum. Elsewhere the compiler is told not to fuse.
-__device__ __forceinline__ float times(float a, float b) {
-#ifdef __CUDACC__
-    return __fmul_rn(a, b);
-#else
-    return a * b;
-#endif
-}
-__device__ __forceinline__ double times(double a, double b) {
-#ifdef __CUDACC__
-    return __dmul_rn(a, b);
-#else
-    return a * b;
-#endif
-}
 
 __device__ __forceinline__ int clamp255(int value) {
     return value < 0 ? 0 : value > 255 ? 255 : value;
@@ -44,17 +33,26 @@ __device__ __forceinline__ int clamp255(int value) {
 
 // ---------------------------------------------------------------------------------------------- tables
 
-/// Triangle, or the cubic kernel with a = -1/2 (Keys 1981), in the order of operations that Pillow has.
-__device__ double filter(bool is_bicubic, double x) {
+__device__ double sinc(double x) {
+    return x == 0.0 ? 1.0 : exact_sin_pi(x) / times(3.14159265358979323846, x);
+}
+
+/// Triangle, the cubic kernel with a = -1/2 (Keys 1981), or Lanczos' of three lobes, in the order of operations that Pillow has.
+__device__ double filter(int kind, double x) {
     const double a = -0.5;
+    if (kind == HIRL_K_LANCZOS) return x >= -3.0 && x < 3.0 ? times(sinc(x), sinc(x / 3.0)) : 0.0;
     x = fabs(x);
-    if (!is_bicubic) return x < 1.0 ? 1.0 - x : 0.0;
+    if (kind == HIRL_K_BILINEAR) return x < 1.0 ? 1.0 - x : 0.0;
     if (x < 1.0) return times(times(times(a + 2.0, x) - (a + 3.0), x), x) + 1.0;
     if (x < 2.0) return times(times(times(x - 5.0, x) + 8.0, x) - 4.0, a);
     return 0.0;
 }
 
-/// A thread an output: block (x, y, z) has outputs, axis, view.
+__host__ __device__ inline double filter_support(int kind) {
+    return kind == HIRL_K_LANCZOS ? 3.0 : kind == HIRL_K_BICUBIC ? 2.0 : 1.0;
+}
+
+/// A thread an output: block (x, y, z) has outputs, axis, view. Outputs beyond the image have no taps; their rows still rise.
 __global__ void __launch_bounds__(THREADS)
     fill_tables(const hirl_k_view_t *view, int64_t n_views, int size, int32_t *tables) {
     const int axis = (int)blockIdx.y;
@@ -62,29 +60,34 @@ __global__ void __launch_bounds__(THREADS)
     if (i >= size) return;
     for (int64_t v = blockIdx.z; v < n_views; v += gridDim.z) {
         const hirl_k_view_t &w = view[v];
-        const int in_size = w.in_size[axis];
+        const int in_size = w.in_size[axis], out_size = w.out_size[axis];
         const int at = axis == HIRL_K_HORIZONTAL && w.is_flipped ? size - 1 - i : i;
+        const int place = w.window[axis] + i;
         int32_t *first = tables + w.table[axis], *count = first + size, *tap = count + size;
-        if (in_size == size) {
-            first[at] = i;
+        if (place < 0 || place >= out_size) {
+            first[at] = place < 0 ? 0 : in_size;
+            count[at] = 0;
+            continue;
+        }
+        if (in_size == out_size) {
+            first[at] = place;
             count[at] = 1;
             tap[at] = 1 << COEF_BITS;
             continue;
         }
-        const double scale = (double)in_size / size, stretch = scale < 1.0 ? 1.0 : scale;
-        const double support = w.is_bicubic ? 2.0 * stretch : stretch, inverse = 1.0 / stretch;
-        const double center = times(i + 0.5, scale);
+        const double scale = (double)in_size / out_size, stretch = scale < 1.0 ? 1.0 : scale;
+        const double support = times(filter_support(w.filter), stretch), inverse = 1.0 / stretch;
+        const double center = times(place + 0.5, scale);
         int low = (int)(center - support + 0.5), high = (int)(center + support + 0.5);
         if (low < 0) low = 0;
         if (high > in_size) high = in_size;
         const int n = high - low < w.n_taps[axis] ? high - low : w.n_taps[axis];
         double sum = 0.0;
-        for (int k = 0; k < n; ++k)
-            sum += filter(w.is_bicubic, times(k + low - center + 0.5, inverse));
+        for (int k = 0; k < n; ++k) sum += filter(w.filter, times(k + low - center + 0.5, inverse));
         first[at] = low;
         count[at] = n;
         for (int k = 0; k < n; ++k) {
-            double weight = filter(w.is_bicubic, times(k + low - center + 0.5, inverse));
+            double weight = filter(w.filter, times(k + low - center + 0.5, inverse));
             if (sum != 0.0) weight /= sum;
             tap[(int64_t)k * size + at] =
                 (int32_t)((weight < 0 ? -0.5 : 0.5) + times(weight, (double)(1 << COEF_BITS)));
@@ -127,32 +130,90 @@ __device__ void turn_hue(int (&p)[3], int turn_by) {
     p[2] = hsv_channel(high, saturation, clamp255(abs(sixth - 1020) - 255));
 }
 
-/// Operations [begin, end) of the view's jitter; `mean` is contrast's. The view is the same for the whole block.
-template <int C>
-__device__ __forceinline__ void jitter(const hirl_k_view_t &w, int begin, int end, int mean,
+__device__ __forceinline__ int solarize(int value, int from) {
+    return value < from ? value : 255 - value;
+}
+
+/// What the first operation of a part may need of the whole view.
+struct whole {
+    int mean;
+    const uint8_t *levels; // [C, 256]
+};
+
+/// n operations, the same for the whole block; `known` where HAS_WHOLE.
+template <int C, bool HAS_WHOLE>
+__device__ __forceinline__ void change(const hirl_k_tone_t *tone, int n, const whole &known,
                                        int (&p)[C]) {
-    for (int i = begin; i < end; ++i) {
-        const float alpha = w.alpha[i];
-        const int op = w.jitter[i];
-        if (op == HIRL_K_HUE) {
-            if constexpr (C == 3) turn_hue(p, w.turn);
-        } else if (op != HIRL_K_SATURATION || C == 3) {
-            const int other = op == HIRL_K_BRIGHTNESS ? 0 : op == HIRL_K_CONTRAST ? mean : luma(p);
+#pragma unroll 1
+    for (int i = 0; i < n; ++i) {
+        const hirl_k_tone_t t = tone[i];
+        if (t.kind <= HIRL_K_SATURATION) {
+            int other = t.kind == HIRL_K_BRIGHTNESS ? 0 : luma(p);
+            if constexpr (HAS_WHOLE)
+                if (t.kind == HIRL_K_CONTRAST) other = known.mean;
 #pragma unroll
-            for (int c = 0; c < C; ++c) p[c] = blend(other, p[c], alpha);
+            for (int c = 0; c < C; ++c) p[c] = blend(other, p[c], t.alpha);
+        } else if (t.kind == HIRL_K_HUE) {
+            if constexpr (C == 3) turn_hue(p, t.n);
+        } else {
+            const int gray = luma(p);
+#pragma unroll
+            for (int c = 0; c < C; ++c) {
+                const int value = p[c];
+                if (t.kind == HIRL_K_GRAY) p[c] = gray;
+                if (t.kind == HIRL_K_INVERT) p[c] = 255 - value;
+                if (t.kind == HIRL_K_POSTERIZE) p[c] = value & t.n;
+                if (t.kind == HIRL_K_SOLARIZE) p[c] = solarize(value, t.n);
+                if (t.kind == HIRL_K_SOLARIZE_ADD)
+                    p[c] = value < 128 ? clamp255(value + t.n) : value;
+                if constexpr (HAS_WHOLE)
+                    if (t.kind == HIRL_K_LEVELS) p[c] = known.levels[c * LEVELS + value];
+            }
         }
     }
 }
 
-template <int C> __device__ __forceinline__ void grayscale(int (&p)[C]) {
-    const int gray = luma(p);
-#pragma unroll
-    for (int c = 0; c < C; ++c) p[c] = gray;
+// ---------------------------------------------------------------------------------------------- counting
+// Whole numbers: any order gives the same.
+
+template <int C> __device__ __forceinline__ void clear(uint32_t *levels) {
+    for (int i = (int)threadIdx.x; i < C * LEVELS; i += THREADS) levels[i] = 0;
 }
 
-__device__ __forceinline__ int solarize(int value) { return value < 128 ? value : 255 - value; }
+template <int C>
+__device__ __forceinline__ void count(int what, const int (&p)[C], int &gray_sum,
+                                      uint32_t *levels) {
+    if (what == HIRL_K_COUNT_SUM) gray_sum += luma(p);
+    if (what == HIRL_K_COUNT_LEVELS)
+#pragma unroll
+        for (int c = 0; c < C; ++c) atomicAdd(&levels[c * LEVELS + p[c]], 1u);
+}
+
+/// Adds a block's counts to the view's; `levels` after a barrier.
+template <int C>
+__device__ __forceinline__ void add_counts(const hirl_k_tones_t &tones, int gray_sum,
+                                           const uint32_t *levels, int *scratch, uint32_t *counts) {
+    uint32_t *mine = counts + tones.count;
+    if (tones.counts_what == HIRL_K_COUNT_SUM) {
+        const int total = block_sum(gray_sum, scratch);
+        if (threadIdx.x == 0)
+            atomicAdd(reinterpret_cast<unsigned long long *>(mine), (unsigned long long)total);
+    }
+    if (tones.counts_what == HIRL_K_COUNT_LEVELS)
+        for (int i = (int)threadIdx.x; i < C * LEVELS; i += THREADS)
+            if (levels[i] > 0) atomicAdd(&mine[i], levels[i]);
+}
 
 // ---------------------------------------------------------------------------------------------- storing
+
+/// What normalises a view.
+__device__ __forceinline__ hirl_k_affine_t own_affine(const hirl_k_affine_t &a,
+                                                      const hirl_k_view_t &w) {
+    hirl_k_affine_t own = a;
+#pragma unroll
+    for (int c = 0; c < 3; ++c) own.offset[c] += w.shift[c];
+    return own;
+}
 
 __device__ __forceinline__ float normalized(const hirl_k_affine_t &a, int c, int value) {
     const float scale = c == 0 ? a.scale[0] : c == 1 ? a.scale[1] : a.scale[2];
@@ -183,8 +244,8 @@ __device__ __forceinline__ void copy_bytes(const uint8_t *from, int n, bool is_a
 template <int C>
 __global__ void __launch_bounds__(THREADS, 3)
     resample(const uint8_t *pixels, const hirl_k_view_t *view, int size, int64_t n_tiles,
-             const int32_t *tables, hirl_k_affine_t affine, uint8_t *work, unsigned long long *sums,
-             float *y) {
+             const int32_t *tables, const hirl_k_tone_t *tone, hirl_k_affine_t affine,
+             uint8_t *work, uint32_t *counts, float *y) {
     constexpr int N_WARPS = THREADS / 32, N_OWN = TILE / N_WARPS;
     __shared__ __align__(16) uint8_t tall[TALL_ROWS * TILE * C];
     __shared__ int scratch[33];
@@ -253,8 +314,15 @@ __global__ void __launch_bounds__(THREADS, 3)
             for (int c = 0; c < C; ++c)
                 tall[((warp + j * N_WARPS) * TILE + lane) * C + c] =
                     (uint8_t)clamp255(sum[j][c] >> COEF_BITS);
-        const bool has_contrast = w.n_early < w.n_jitter;
+        const hirl_k_tones_t &tones = w.tones;
+        // Behind the tile.
+        uint32_t *levels = reinterpret_cast<uint32_t *>(tall + TILE * TILE * C);
+        if (tones.counts_what == HIRL_K_COUNT_LEVELS) {
+            clear<C>(levels);
+            __syncthreads();
+        }
         const bool is_finished = w.work < 0;
+        const whole nothing = {0, nullptr};
         int gray_sum = 0;
 #pragma unroll 1
         for (int row = warp; row < n_rows && has_column; row += N_WARPS) {
@@ -262,29 +330,19 @@ __global__ void __launch_bounds__(THREADS, 3)
             int p[C];
 #pragma unroll
             for (int c = 0; c < C; ++c) p[c] = mine[c];
-            jitter(w, 0, w.n_early, 0, p);
-            if (has_contrast) {
-                gray_sum += luma(p);
-            } else {
-                if (w.is_gray) grayscale(p);
-                if (is_finished && w.is_solarized)
-#pragma unroll
-                    for (int c = 0; c < C; ++c) p[c] = solarize(p[c]);
-            }
+            change<C, false>(tone + tones.first, tones.n, nothing, p);
+            count<C>(tones.counts_what, p, gray_sum, levels);
 #pragma unroll
             for (int c = 0; c < C; ++c) mine[c] = (uint8_t)p[c];
         }
-        if (has_contrast) {
-            const int total = block_sum(gray_sum, scratch);
-            if (threadIdx.x == 0) atomicAdd(&sums[v], (unsigned long long)total);
-        }
         __syncthreads();
+        add_counts<C>(tones, gray_sum, levels, scratch, counts);
+        const hirl_k_affine_t own = own_affine(affine, w);
         for (int row = warp; row < n_rows; row += N_WARPS) {
             const int64_t at = ((int64_t)(y0 + row) * size + x0) * C;
             const uint8_t *from = tall + row * TILE * C;
             if (is_finished)
-                store_floats<C>(from, n_columns * C, affine, lane, 32,
-                                y + v * size * size * C + at);
+                store_floats<C>(from, n_columns * C, own, lane, 32, y + v * size * size * C + at);
             else
                 copy_bytes(from, n_columns * C, size * C % 4 == 0, lane, 32, work + w.work + at);
         }
@@ -292,44 +350,220 @@ __global__ void __launch_bounds__(THREADS, 3)
     }
 }
 
-// ---------------------------------------------------------------------------------------------- colours after contrast
+// ---------------------------------------------------------------------------------------------- levels
 
+/// A block a part, a thread a level: the table that the part's first operation looks values up in.
 template <int C>
+__global__ void __launch_bounds__(LEVELS)
+    make_levels(const hirl_k_part_t *part, int64_t n_parts, int n_pixels, uint32_t *counts) {
+    __shared__ int sums[2][LEVELS];
+    __shared__ int ends[2]; // highest level that is there, and 255 less the lowest
+    const int level = (int)threadIdx.x;
+    for (int64_t i = blockIdx.x; i < n_parts; i += gridDim.x) {
+        const int table = part[i].table;
+        if (table == HIRL_K_TABLE_NONE) continue;
+        uint32_t *mine = counts + part[i].count;
+        uint8_t *to = reinterpret_cast<uint8_t *>(mine + 3 * LEVELS);
+        for (int c = 0; c < C; ++c) {
+            const int n = (int)mine[c * LEVELS + level];
+            int value = level;
+            if (level < 2) ends[level] = 0;
+            sums[0][level] = n;
+            __syncthreads();
+            if (n > 0) {
+                atomicMax(&ends[0], level);
+                atomicMax(&ends[1], LEVELS - 1 - level);
+            }
+            int now = 0; // sums up to each level
+            for (int step = 1; step < LEVELS; step *= 2) {
+                sums[1 - now][level] =
+                    sums[now][level] + (level >= step ? sums[now][level - step] : 0);
+                __syncthreads();
+                now = 1 - now;
+            }
+            const int high = ends[0], low = LEVELS - 1 - ends[1];
+            const int n_high = (int)mine[c * LEVELS + high];
+            if (table == HIRL_K_TABLE_AUTOCONTRAST && high > low) {
+                const double scale = 255.0 / (high - low), offset = times((double)-low, scale);
+                value = clamp255((int)(times((double)level, scale) + offset));
+            }
+            // Each of 255 steps holds as many pixels; those of the brightest level do not count.
+            const int step = (n_pixels - n_high) / 255;
+            if (table == HIRL_K_TABLE_EQUALIZE && step > 0)
+                value = clamp255((step / 2 + sums[now][level] - n) / step);
+            to[c * LEVELS + level] = (uint8_t)value;
+            __syncthreads(); // sums and ends are written again
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- other places
+
+/// Sharpness: blended from the mean of 3 x 3 pixels in which the central one counts five times; the edges stay.
+template <int C>
+__device__ __forceinline__ void sharpen(const uint8_t *in, int size, int x, int y, float alpha,
+                                        int (&p)[C]) {
+    const uint8_t *at = in + ((int64_t)y * size + x) * C;
+    const int line = size * C;
+    const bool is_inside = x > 0 && y > 0 && x < size - 1 && y < size - 1;
+#pragma unroll
+    for (int c = 0; c < C; ++c) {
+        const uint8_t *q = at + c;
+        p[c] = q[0];
+        if (!is_inside) continue;
+        const int sum = q[-line - C] + q[-line] + q[-line + C] + q[-C] + 5 * q[0] + q[C] +
+                        q[line - C] + q[line] + q[line + C];
+        p[c] = blend((2 * sum + 13) / 26, p[c], alpha);
+    }
+}
+
+/// Through the middle two of four points, Keys' parameter a = -1 (another than the resizing filter's).
+__device__ __forceinline__ double cubic(double a, double b, double c, double d, double t) {
+    const double p2 = c - a, p3 = times(2.0, a - b) + c - d, p4 = b - a - c + d;
+    return b + times(t, p2 + times(t, p3 + times(t, p4)));
+}
+
+__device__ __forceinline__ int within(int i, int size) {
+    return i < 0 ? 0 : i >= size ? size - 1 : i;
+}
+
+/// Pillow's nearest pixel: in 16.16 fixed point, or by the map itself where it only scales and moves. -1: outside.
+__device__ __forceinline__ int nearest(const hirl_k_warp_t &w, int size, int x, int y) {
+    int column = (w.fixed[2] + x * w.fixed[0] + y * w.fixed[1]) >> 16,
+        row = (w.fixed[5] + x * w.fixed[3] + y * w.fixed[4]) >> 16;
+    if (w.map[1] == 0.0 && w.map[3] == 0.0) {
+        const double px = w.map[2] + times(w.map[0], 0.5) + times(w.map[0], (double)x),
+                     py = w.map[5] + times(w.map[4], 0.5) + times(w.map[4], (double)y);
+        column = px < 0.0 ? -1 : (int)px;
+        row = py < 0.0 ? -1 : (int)py;
+    }
+    const bool is_seen = column >= 0 && row >= 0 && column < size && row < size;
+    return is_seen ? row * size + column : -1;
+}
+
+/// The pixel of another place that an affine map shows at (x, y), as Pillow's Image.transform finds it.
+template <int C>
+__device__ __forceinline__ void warp_pixel(const uint8_t *in, const hirl_k_warp_t &w, int size,
+                                           int x, int y, int (&p)[C]) {
+#pragma unroll
+    for (int c = 0; c < C; ++c) p[c] = w.fill[c];
+    if (w.filter == HIRL_K_NEAREST) {
+        const int at = nearest(w, size, x, y);
+        if (at >= 0)
+#pragma unroll
+            for (int c = 0; c < C; ++c) p[c] = in[(int64_t)at * C + c];
+        return;
+    }
+    double px = times(w.map[0], x + 0.5) + times(w.map[1], y + 0.5) + w.map[2],
+           py = times(w.map[3], x + 0.5) + times(w.map[4], y + 0.5) + w.map[5];
+    if (!(px >= 0.0 && px < size && py >= 0.0 && py < size)) return;
+    px -= 0.5;
+    py -= 0.5;
+    const int column = (int)floor(px), row = (int)floor(py);
+    const double dx = px - column, dy = py - row;
+    int at[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) at[i] = within(column - 1 + i, size) * C;
+    if (w.filter == HIRL_K_BILINEAR) {
+        const uint8_t *up = in + (int64_t)within(row, size) * size * C,
+                      *down = in + (int64_t)within(row + 1, size) * size * C;
+#pragma unroll
+        for (int c = 0; c < C; ++c) {
+            const double a = up[at[1] + c], b = down[at[1] + c];
+            const double above = a + times(up[at[2] + c] - a, dx),
+                         below = b + times(down[at[2] + c] - b, dx);
+            p[c] = (int)(above + times(below - above, dy));
+        }
+        return;
+    }
+#pragma unroll
+    for (int c = 0; c < C; ++c) {
+        double line[4];
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            const uint8_t *q = in + (int64_t)within(row - 1 + j, size) * size * C + c;
+            line[j] = cubic(q[at[0]], q[at[1]], q[at[2]], q[at[3]], dx);
+        }
+        const double value = cubic(line[0], line[1], line[2], line[3], dy);
+        p[c] = (int)(value < 0.0 ? 0.0 : value > 255.0 ? 255.0 : value);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- parts
+
+/// Pixels stay where they are (IS_HERE), or are taken from the whole of `from`, which is not `to` then.
+template <int C, bool IS_HERE>
 __global__ void __launch_bounds__(THREADS)
-    color(const hirl_k_view_t *view, const int32_t *list, int size, int64_t n_patches,
-          hirl_k_affine_t affine, const unsigned long long *sums, uint8_t *work, float *y) {
+    do_parts(const hirl_k_view_t *view, const hirl_k_part_t *part, const hirl_k_warp_t *warp,
+             const hirl_k_tone_t *tone, int size, int64_t n_patches, hirl_k_affine_t affine,
+             uint32_t *counts, uint8_t *work, float *y) {
     __shared__ __align__(16) uint8_t patch[PATCH * C];
+    __shared__ uint32_t levels[C * LEVELS];
+    __shared__ __align__(4) uint8_t table[C * LEVELS];
+    __shared__ int scratch[33];
     const int n_pixels = size * size, patches_a_view = (n_pixels + PATCH - 1) / PATCH;
     for (int64_t unit = blockIdx.x; unit < n_patches; unit += gridDim.x) {
-        const int64_t v = list[unit / patches_a_view];
+        const hirl_k_part_t &own = part[unit / patches_a_view];
         const int begin = (int)(unit % patches_a_view) * PATCH;
         const int n = min((int)PATCH, n_pixels - begin);
-        const hirl_k_view_t &w = view[v];
-        uint8_t *mine = work + w.work + (int64_t)begin * C; // a multiple of 16
-        copy_bytes(mine, n * C, true, (int)threadIdx.x, THREADS, patch);
-        const int mean = (int)((double)sums[v] / (double)n_pixels + 0.5);
-        const bool has_blur = w.inner != 0;
+        const hirl_k_tones_t &tones = own.tones;
+        const uint8_t *in = work + own.from;
+        whole known = {0, table};
+        if (IS_HERE)
+            copy_bytes(in + (int64_t)begin * C, n * C, true, (int)threadIdx.x, THREADS, patch);
+        if (own.table != HIRL_K_TABLE_NONE)
+            copy_bytes(reinterpret_cast<const uint8_t *>(counts + own.count + 3 * LEVELS),
+                       C * LEVELS, true, (int)threadIdx.x, THREADS, table);
+        else if (own.count >= 0)
+            known.mean =
+                (int)((double)*reinterpret_cast<const unsigned long long *>(counts + own.count) /
+                          (double)n_pixels +
+                      0.5);
+        if (tones.counts_what == HIRL_K_COUNT_LEVELS) clear<C>(levels);
         __syncthreads();
+        int gray_sum = 0;
+#pragma unroll 1
         for (int i = (int)threadIdx.x; i < n; i += THREADS) {
             int p[C];
+            if constexpr (IS_HERE) {
 #pragma unroll
-            for (int c = 0; c < C; ++c) p[c] = patch[i * C + c];
-            jitter(w, w.n_early, w.n_jitter, mean, p);
-            if (w.is_gray) grayscale(p);
-            if (!has_blur && w.is_solarized)
-#pragma unroll
-                for (int c = 0; c < C; ++c) p[c] = solarize(p[c]);
+                for (int c = 0; c < C; ++c) p[c] = patch[i * C + c];
+            } else {
+                const int at_y = (begin + i) / size, at_x = begin + i - at_y * size;
+                if (own.warp == HIRL_K_SHARPEN)
+                    sharpen(in, size, at_x, at_y, own.alpha, p);
+                else
+                    warp_pixel(in, warp[own.warp], size, at_x, at_y, p);
+            }
+            change<C, true>(tone + tones.first, tones.n, known, p);
+            count<C>(tones.counts_what, p, gray_sum, levels);
 #pragma unroll
             for (int c = 0; c < C; ++c) patch[i * C + c] = (uint8_t)p[c];
         }
         __syncthreads();
-        if (has_blur)
-            copy_bytes(patch, n * C, true, (int)threadIdx.x, THREADS, mine);
+        add_counts<C>(tones, gray_sum, levels, scratch, counts);
+        if (own.to >= 0)
+            copy_bytes(patch, n * C, true, (int)threadIdx.x, THREADS,
+                       work + own.to + (int64_t)begin * C); // a multiple of 16
         else
-            store_floats<C>(patch, n * C, affine, (int)threadIdx.x, THREADS,
-                            y + (v * n_pixels + begin) * C);
+            store_floats<C>(patch, n * C, own_affine(affine, view[own.view]), (int)threadIdx.x,
+                            THREADS, y + ((int64_t)own.view * n_pixels + begin) * C);
         __syncthreads(); // `patch` is written again
     }
+}
+
+template <int C>
+cudaError_t run_parts(cudaStream_t stream, const hirl_k_views_t &v, const hirl_k_part_t *part,
+                      int64_t n, bool is_here) {
+    const int64_t n_patches = n * (((int64_t)v.size * v.size + PATCH - 1) / PATCH);
+    const unsigned blocks = hirl_k_blocks(n_patches, 1, MOST_BLOCKS);
+    if (is_here)
+        HIRL_LAUNCH((do_parts<C, true>), blocks, THREADS, 0, stream, v.view, part, v.warp, v.tone,
+                    v.size, n_patches, v.affine, v.counts, v.work, v.y);
+    else
+        HIRL_LAUNCH((do_parts<C, false>), blocks, THREADS, 0, stream, v.view, part, v.warp, v.tone,
+                    v.size, n_patches, v.affine, v.counts, v.work, v.y);
+    return hirl_k_end(stream);
 }
 
 // ---------------------------------------------------------------------------------------------- blur
@@ -365,7 +599,7 @@ __global__ void __launch_bounds__(THREADS)
         const hirl_k_view_t &w = view[list[unit / units_a_view]];
         const int y0 = (int)(unit % units_a_view) * rows_at_once;
         const int n_rows = min(rows_at_once, size - y0);
-        uint8_t *mine = work + w.work + (int64_t)y0 * line;
+        uint8_t *mine = work + w.blurred + (int64_t)y0 * line;
         uint8_t *from = lines, *to = lines + rows_at_once * line;
         copy_bytes(mine, n_rows * line, is_aligned, (int)threadIdx.x, THREADS, from);
         for (int pass = 0; pass < 3; ++pass) {
@@ -397,7 +631,8 @@ __global__ void __launch_bounds__(THREADS)
         const hirl_k_view_t &w = view[v];
         const int b0 = (int)(unit % units_a_view) << log_width;
         const int n_columns = min(width, line - b0);
-        const uint8_t *in = work + w.work + b0;
+        const uint8_t *in = work + w.blurred + b0;
+        const hirl_k_affine_t own = own_affine(affine, w);
         uint8_t *from = strip, *to = strip + n;
         if (has_words) {
             // Rows are whole words then, and so is what a strip has of them.
@@ -425,82 +660,118 @@ __global__ void __launch_bounds__(THREADS)
         for (int i = (int)threadIdx.x; i < n; i += THREADS) {
             const int row = i >> log_width, column = i & (width - 1);
             if (column >= n_columns) continue;
-            const int value = w.is_solarized ? solarize(from[i]) : from[i];
+            const int value = w.is_solarized ? solarize(from[i], 128) : from[i];
             y[(v * size + row) * line + b0 + column] =
-                normalized(affine, C == 1 ? 0 : (b0 + column) % C, value);
+                normalized(own, C == 1 ? 0 : (b0 + column) % C, value);
         }
         __syncthreads(); // the strip is written again
     }
 }
 
 template <int C>
-cudaError_t run_blur(cudaStream_t stream, const hirl_k_view_t *view, const int32_t *list, int64_t n,
-                     int size, const hirl_k_affine_t *affine, uint8_t *work, float *y) {
-    const int line = size * C;
+cudaError_t run_blur(cudaStream_t stream, const hirl_k_views_t &v, const int32_t *list, int64_t n) {
+    const int line = v.size * C;
     int rows = SHARED / 2 / line, log_width = 5;
     rows = rows > ROWS_AT_ONCE ? (int)ROWS_AT_ONCE : rows;
-    while ((2 * size) << log_width > SHARED) --log_width;
-    const int64_t n_rows = n * ((size + rows - 1) / rows);
+    while ((2 * v.size) << log_width > SHARED) --log_width;
+    const int64_t n_rows = n * ((v.size + rows - 1) / rows);
     const int64_t n_strips = n * (((line - 1) >> log_width) + 1);
     HIRL_LAUNCH((blur_rows<C>), hirl_k_blocks(n_rows, 1, MOST_BLOCKS), THREADS,
-                (size_t)(2 * rows * line), stream, view, list, size, rows, n_rows, work);
+                (size_t)(2 * rows * line), stream, v.view, list, v.size, rows, n_rows, v.work);
     HIRL_LAUNCH((blur_columns<C>), hirl_k_blocks(n_strips, 1, MOST_BLOCKS), THREADS,
-                (size_t)(2 * size) << log_width, stream, view, list, size, log_width, n_strips,
-                *affine, (const uint8_t *)work, y);
+                (size_t)(2 * v.size) << log_width, stream, v.view, list, v.size, log_width,
+                n_strips, v.affine, (const uint8_t *)v.work, v.y);
     return hirl_k_end(stream);
+}
+
+// ---------------------------------------------------------------------------------------------- erasing
+
+__device__ __forceinline__ double uniform(uint32_t low, uint32_t high) {
+    return (double)(((uint64_t)high << 32 | low) >> 11) * 0x1p-53;
+}
+
+/// Numbers of hirl_rng_normals, one a thread; block (x, y) has numbers, rectangle.
+__global__ void __launch_bounds__(THREADS)
+    erase_views(const hirl_k_erase_t *erase, int64_t n_erased, int size, int channels, float *y) {
+    for (int64_t e = blockIdx.y; e < n_erased; e += gridDim.y) {
+        const hirl_k_erase_t &own = erase[e];
+        const int line = own.width * channels, n = own.height * line;
+        float *to = y + (((int64_t)own.view * size + own.top) * size + own.left) * channels;
+        for (int i = (int)(blockIdx.x * THREADS + threadIdx.x); i < n;
+             i += (int)gridDim.x * THREADS) {
+            const words w = philox((uint32_t)i, own.counter[0], own.counter[1], own.counter[2],
+                                   own.key[0], own.key[1]);
+            const double radius = sqrt(-2.0 * exact_log(1.0 - uniform(w.v[0], w.v[1]))),
+                         cosine = -exact_sin_pi(times(2.0, uniform(w.v[2], w.v[3])) - 0.5);
+            const int row = i / line;
+            to[(int64_t)row * size * channels + i - row * line] = (float)times(radius, cosine);
+        }
+    }
 }
 
 } // namespace
 
 // ---------------------------------------------------------------------------------------------- launchers
 
-int64_t hirl_k_view_taps(int64_t in_size, int64_t out_size, int is_bicubic) {
+int64_t hirl_k_view_taps(int64_t in_size, int64_t out_size, int filter) {
     if (in_size == out_size) return 1;
     const double scale = (double)in_size / (double)out_size;
-    const double support = (is_bicubic ? 2.0 : 1.0) * (scale < 1.0 ? 1.0 : scale);
+    const double support = filter_support(filter) * (scale < 1.0 ? 1.0 : scale);
     const int64_t n = (int64_t)(2.0 * support) + 2; // an interval that long holds no more integers
     return n < in_size ? n : in_size;
 }
 
-cudaError_t hirl_k_view_tables(cudaStream_t stream, const hirl_k_view_t *view, int64_t n, int size,
-                               int32_t *tables) {
-    const dim3 grid(hirl_k_blocks(size, THREADS, MOST_BLOCKS), 2, hirl_k_blocks(n, 1, 65535));
-    HIRL_LAUNCH(fill_tables, grid, THREADS, 0, stream, view, n, size, tables);
+cudaError_t hirl_k_view_tables(cudaStream_t stream, const hirl_k_views_t *views) {
+    const dim3 grid(hirl_k_blocks(views->size, THREADS, MOST_BLOCKS), 2,
+                    hirl_k_blocks(views->n, 1, 65535));
+    HIRL_LAUNCH(fill_tables, grid, THREADS, 0, stream, views->view, views->n, views->size,
+                views->tables);
     return hirl_k_end(stream);
 }
 
-cudaError_t hirl_k_view_resample(cudaStream_t stream, const uint8_t *pixels,
-                                 const hirl_k_view_t *view, int64_t n, int size, int channels,
-                                 const int32_t *tables, const hirl_k_affine_t *affine,
-                                 uint8_t *work, unsigned long long *sums, float *y) {
-    const int64_t across = (size + TILE - 1) / TILE, n_tiles = n * across * across;
+cudaError_t hirl_k_view_resample(cudaStream_t stream, const hirl_k_views_t *views,
+                                 const uint8_t *pixels) {
+    const hirl_k_views_t &v = *views;
+    const int64_t across = (v.size + TILE - 1) / TILE, n_tiles = v.n * across * across;
     const unsigned blocks = hirl_k_blocks(n_tiles, 1, MOST_BLOCKS);
-    if (channels == 1)
-        HIRL_LAUNCH(resample<1>, blocks, THREADS, 0, stream, pixels, view, size, n_tiles, tables,
-                    *affine, work, sums, y);
+    if (v.channels == 1)
+        HIRL_LAUNCH(resample<1>, blocks, THREADS, 0, stream, pixels, v.view, v.size, n_tiles,
+                    (const int32_t *)v.tables, v.tone, v.affine, v.work, v.counts, v.y);
     else
-        HIRL_LAUNCH(resample<3>, blocks, THREADS, 0, stream, pixels, view, size, n_tiles, tables,
-                    *affine, work, sums, y);
+        HIRL_LAUNCH(resample<3>, blocks, THREADS, 0, stream, pixels, v.view, v.size, n_tiles,
+                    (const int32_t *)v.tables, v.tone, v.affine, v.work, v.counts, v.y);
     return hirl_k_end(stream);
 }
 
-cudaError_t hirl_k_view_color(cudaStream_t stream, const hirl_k_view_t *view, const int32_t *list,
-                              int64_t n, int size, int channels, const hirl_k_affine_t *affine,
-                              const unsigned long long *sums, uint8_t *work, float *y) {
-    const int64_t n_patches = n * (((int64_t)size * size + PATCH - 1) / PATCH);
-    const unsigned blocks = hirl_k_blocks(n_patches, 1, MOST_BLOCKS);
-    if (channels == 1)
-        HIRL_LAUNCH(color<1>, blocks, THREADS, 0, stream, view, list, size, n_patches, *affine,
-                    sums, work, y);
+cudaError_t hirl_k_view_levels(cudaStream_t stream, const hirl_k_views_t *views,
+                               const hirl_k_part_t *part, int64_t n) {
+    const unsigned blocks = hirl_k_blocks(n, 1, MOST_BLOCKS);
+    if (views->channels == 1)
+        HIRL_LAUNCH(make_levels<1>, blocks, LEVELS, 0, stream, part, n, views->size * views->size,
+                    views->counts);
     else
-        HIRL_LAUNCH(color<3>, blocks, THREADS, 0, stream, view, list, size, n_patches, *affine,
-                    sums, work, y);
+        HIRL_LAUNCH(make_levels<3>, blocks, LEVELS, 0, stream, part, n, views->size * views->size,
+                    views->counts);
     return hirl_k_end(stream);
 }
 
-cudaError_t hirl_k_view_blur(cudaStream_t stream, const hirl_k_view_t *view, const int32_t *list,
-                             int64_t n, int size, int channels, const hirl_k_affine_t *affine,
-                             uint8_t *work, float *y) {
-    return channels == 1 ? run_blur<1>(stream, view, list, n, size, affine, work, y)
-                         : run_blur<3>(stream, view, list, n, size, affine, work, y);
+cudaError_t hirl_k_view_parts(cudaStream_t stream, const hirl_k_views_t *views,
+                              const hirl_k_part_t *part, int64_t n, int is_here) {
+    return views->channels == 1 ? run_parts<1>(stream, *views, part, n, is_here != 0)
+                                : run_parts<3>(stream, *views, part, n, is_here != 0);
+}
+
+cudaError_t hirl_k_view_blur(cudaStream_t stream, const hirl_k_views_t *views, const int32_t *list,
+                             int64_t n) {
+    return views->channels == 1 ? run_blur<1>(stream, *views, list, n)
+                                : run_blur<3>(stream, *views, list, n);
+}
+
+cudaError_t hirl_k_view_erase(cudaStream_t stream, const hirl_k_views_t *views,
+                              const hirl_k_erase_t *erase, int64_t n) {
+    const int64_t most = (int64_t)views->size * views->size * views->channels;
+    const dim3 grid(hirl_k_blocks(most, THREADS, 64), hirl_k_blocks(n, 1, 65535));
+    HIRL_LAUNCH(erase_views, grid, THREADS, 0, stream, erase, n, views->size, views->channels,
+                views->y);
+    return hirl_k_end(stream);
 }

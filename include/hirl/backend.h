@@ -348,7 +348,15 @@ hirl_status_t hirl_op_path_loss_backward(hirl_backend_t *be, int n_levels,
 
 // ---------------------------------------------------------------------------------------------- augmented views
 
-/// Colour jitter: what a view's recipe may ask for, each once at most.
+/// Pillow's resampling filters: antialiased where an image is resized, interpolating where it is turned or sheared.
+typedef enum hirl_filter {
+    HIRL_FILTER_BILINEAR,
+    HIRL_FILTER_BICUBIC,
+    HIRL_FILTER_LANCZOS, // resizing only
+    HIRL_FILTER_NEAREST  // turning and shearing only
+} hirl_filter_t;
+
+/// Colour jitter.
 typedef enum hirl_jitter {
     HIRL_JITTER_BRIGHTNESS,
     HIRL_JITTER_CONTRAST,
@@ -357,24 +365,61 @@ typedef enum hirl_jitter {
     HIRL_N_JITTER
 } hirl_jitter_t;
 
-enum { HIRL_VIEW_SIDE_MAX = 8192, HIRL_VIEW_IMAGE_SIDE_MAX = 65500 };
+/// Operations on a view of 8 bits, as Pillow has them. Of a view of one channel, saturation, hue and grey change nothing.
+typedef enum hirl_view_op_kind {
+    HIRL_VIEW_BRIGHTNESS = HIRL_JITTER_BRIGHTNESS, // ImageEnhance: factor `value`
+    HIRL_VIEW_CONTRAST = HIRL_JITTER_CONTRAST,
+    HIRL_VIEW_SATURATION = HIRL_JITTER_SATURATION,
+    HIRL_VIEW_HUE = HIRL_JITTER_HUE, // turned by `value` turns, through 8-bit HSV
+    HIRL_VIEW_GRAY,
+    HIRL_VIEW_INVERT,
+    HIRL_VIEW_POSTERIZE,    // `n` of 0..8 bits stay
+    HIRL_VIEW_SOLARIZE,     // values from `n` of 0..256 on are inverted
+    HIRL_VIEW_SOLARIZE_ADD, // `n` of 0..255 is added to values below 128
+    HIRL_VIEW_AUTOCONTRAST, // each channel is stretched to the whole range
+    HIRL_VIEW_EQUALIZE,     // each channel's histogram
+    HIRL_VIEW_SHARPNESS,    // ImageEnhance: factor `value`; nothing below 3 x 3 pixels
+    HIRL_VIEW_TURN,         // about the centre, counter-clockwise; cosine and sine of the angle
+    HIRL_VIEW_SHEAR_X,      // pixel (x, y) shows (x + value y, y); `value` within -+ 2
+    HIRL_VIEW_SHEAR_Y,
+    HIRL_VIEW_MOVE_X, // pixel (x, y) shows (x + value, y); `value` within -+ 16384 pixels
+    HIRL_VIEW_MOVE_Y,
+    HIRL_VIEW_N_KINDS
+} hirl_view_op_kind_t;
 
-/// How one view is made from a decoded image u8 [height, width, channels], rows dense, that begins at byte `offset`.
+typedef struct hirl_view_op {
+    int16_t kind;          // hirl_view_op_kind_t
+    uint8_t filter;        // turning, shearing, moving: hirl_filter_t
+    uint8_t is_mean_shown; // these too: beyond the edges lies 255 mean, rounded; else black
+    int32_t n;
+    double value, sine; // sine: of turning
+} hirl_view_op_t;
+
+enum { HIRL_VIEW_SIDE_MAX = 8192, HIRL_VIEW_IMAGE_SIDE_MAX = 65500, HIRL_VIEW_MAX_OPS = 20 };
+
+/// How one view is made from a decoded image u8 [height, width, channels], rows dense, that begins at byte `offset`. In this order:
 typedef struct hirl_view_recipe {
     int64_t offset;
     int32_t height, width;
     int32_t top, left, crop_height, crop_width; // the part of the image that is resized
-    int32_t n_jitter;
-    int32_t jitter[HIRL_N_JITTER]; // hirl_jitter_t, in the order they are done
-    double factor[HIRL_N_JITTER];  // of each in that order; of hue: the shift, in turns
-    double blur_sigma;             // 0..1000 pixels
-    bool is_bicubic, is_flipped, is_gray, has_blur, is_solarized;
+    int32_t resized_height, resized_width;      // to this; 0: to the view's size
+    int32_t window_y, window_x; // first pixel of the view in it, then; beyond it lies black
+    int32_t filter;             // hirl_filter_t of the resize
+    int32_t n_ops;
+    bool is_flipped; // the window, left to right
+    hirl_view_op_t op[HIRL_VIEW_MAX_OPS];
+    bool has_blur, is_solarized; // GaussianBlur, then values from 128 on inverted
+    double blur_sigma;           // 0..1000 pixels
+    double shift[3];             // added to (value / 255) of each channel before normalisation
+    // random erasing of the normalised view: a rectangle of normal numbers; none: no height
+    int32_t erase_top, erase_left, erase_height, erase_width;
+    hirl_rng_t noise; // fresh; the rectangle shows its numbers (hirl_rng_normals) row by row
 } hirl_view_recipe_t;
 
-/// y f32 [n, size, size, channels]: one view a recipe. Crop and antialiased resize, jitter, grey, blur, solarise (from 128 on), flip, each
-/// rounded to 8 bits as torchvision does on PIL images; then (value / 255 - mean) / std as value * scale + offset with
-/// scale = 1 / (255 std) and offset = -mean / std rounded to f32. `pixels` u8 [bytes] holds the images; `recipes` [n], `mean` and `std`
-/// [channels] are the host's. Channels are 1 (saturation, hue and grey then change nothing) or 3. All backends give the same bits.
+/// y f32 [n, size, size, channels]: one view a recipe. All up to solarising is rounded to 8 bits as torchvision and timm do on PIL images;
+/// then (value / 255 + shift - mean) / std as value * scale + offset with scale = 1 / (255 std) and offset = -mean / std rounded to f32, to
+/// which shift / std rounded to f32 is added. `pixels` u8 [bytes] holds the images; `recipes` [n], `mean` and `std`
+/// [channels] are the host's. Channels are 1 or 3. All backends give the same bits.
 hirl_status_t hirl_op_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels,
                                  const hirl_view_recipe_t *recipes, int64_t n, int size,
                                  int channels, const float *mean, const float *std,

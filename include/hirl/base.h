@@ -275,8 +275,8 @@ double hirl_rng_normal(hirl_rng_t *rng);                         // N(0, 1), Box
 void hirl_rng_words(const hirl_rng_t *rng, int64_t first, int64_t n, uint32_t *x);
 
 /// x[i] = scale * (normal number first + i of the stream), i = 0..n-1: the numbers of hirl_rng_normal on
-/// a fresh stream up to the last bits of a double (vector logarithm and cosine), and at any split of a
-/// range into calls the same bits. `rng` must be fresh from hirl_rng_make; first + n < 2^32.
+/// a fresh stream up to the last bits of a double; the same bits on all machines and devices (hirl/base_exact.h), at any split
+/// of a range into calls. `rng` must be fresh from hirl_rng_make; first + n < 2^32.
 void hirl_rng_normals(const hirl_rng_t *rng, int64_t first, int64_t n, double scale, float *x);
 
 /// Keyed permutation of 0..n-1 in O(1) memory: a cycle-walking Feistel network. A plain value.

@@ -236,14 +236,6 @@ hirl_status_t hirl_image_decode_part(const hirl_sample_t *sample, int channels, 
                                      hirl_image_t *image_p);
 static inline int hirl_shrunk(int side, int shrink) { return (side + shrink - 1) / shrink; }
 
-/// Pillow's resampling filters: antialiased where an image is resized, interpolating where it is turned or sheared.
-typedef enum hirl_filter {
-    HIRL_FILTER_BILINEAR,
-    HIRL_FILTER_BICUBIC,
-    HIRL_FILTER_LANCZOS, // resizing only
-    HIRL_FILTER_NEAREST  // turning and shearing only
-} hirl_filter_t;
-
 /// How a view is cut from the image.
 typedef enum hirl_crop {
     HIRL_CROP_RANDOM_RESIZED, // a random rectangle, resized to the view
@@ -273,11 +265,8 @@ typedef struct hirl_view_spec {
 } hirl_view_spec_t;
 enum { HIRL_MAX_RAND_AUGMENT = 8 };
 
-/// The key of &views by which the view needs the loader: the first operation that backends do not have; NULL if they have all.
-const char *hirl_view_spec_loader_key_view(const hirl_view_spec_t *spec);
-
 /// Resolves &views into `n_views` specs (the method's number when crop_size has one item, else its length, which must be >= min_views).
-/// Errors: HIRL_ERR_DECK naming the list whose length does not fit, or the key that views%maker = 'backend' forbids.
+/// Errors: HIRL_ERR_DECK naming the list whose length does not fit, or keys that do not go together.
 hirl_status_t hirl_views_resolve(const hirl_views_cfg_t *cfg, int min_views,
                                  hirl_view_spec_t specs[HIRL_MAX_VIEWS], int *n_views_p);
 

@@ -72,8 +72,7 @@ typedef struct hirl_session {
     hirl_shard_set_t *train, *val; // val NULL if data%val = ''
     int n_views;
     hirl_view_spec_t view[HIRL_MAX_VIEWS];
-    bool makes_views;       // of training batches: the backend does, not the loader
-    const char *loader_key; // first key of &views that needs the loader; NULL if none
+    bool makes_views; // of training batches: the backend does, not the loader
     hirl_method_t method;
     int n_registries, n_trainable;
     hirl_registry_t *registry[HIRL_MAX_REGISTRIES]; // trainable first

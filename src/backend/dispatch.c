@@ -4,6 +4,7 @@
 /// A failed operation gives back what it had allocated.
 #include "backend_impl.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -1080,7 +1081,43 @@ hirl_status_t hirl_op_path_loss_backward(hirl_backend_t *be, int n_levels,
 
 // ---------------------------------------------------------------------------------------------- augmented views
 
-static hirl_status_t check_recipe(const hirl_view_recipe_t *r, int64_t i, int channels,
+static int64_t abs_64(int64_t x) { return x < 0 ? -x : x; }
+
+// Operation j of view i.
+static hirl_status_t check_view_op(const hirl_view_op_t *op, int64_t i, int j) {
+    const bool is_warp = op->kind >= HIRL_VIEW_TURN;
+    int most = 0;
+    double limit = DBL_MAX;
+    if (op->kind == HIRL_VIEW_POSTERIZE) most = 8;
+    if (op->kind == HIRL_VIEW_SOLARIZE) most = 256;
+    if (op->kind == HIRL_VIEW_SOLARIZE_ADD) most = 255;
+    // Places of pixels must stay within 16 bits.
+    if (op->kind == HIRL_VIEW_SHEAR_X || op->kind == HIRL_VIEW_SHEAR_Y) limit = 2;
+    if (op->kind == HIRL_VIEW_MOVE_X || op->kind == HIRL_VIEW_MOVE_Y)
+        limit = 2 * HIRL_VIEW_SIDE_MAX;
+    HIRL_REQUIRE(op->kind >= 0 && op->kind < HIRL_VIEW_N_KINDS, HIRL_ERR_ARG,
+                 "make_views: operation %d of view %lld is of kind %d, want 0..%d", j, (long long)i,
+                 (int)op->kind, (int)HIRL_VIEW_N_KINDS - 1);
+    HIRL_REQUIRE(op->n >= 0 && (most == 0 || op->n <= most), HIRL_ERR_ARG,
+                 "make_views: operation %d of view %lld has n = %d, want 0..%d", j, (long long)i,
+                 (int)op->n, most);
+    HIRL_REQUIRE(fabs(op->value) <= limit, HIRL_ERR_ARG,
+                 "make_views: operation %d of view %lld has value %g, want it within +-%g", j,
+                 (long long)i, op->value, limit);
+    HIRL_REQUIRE(
+        op->kind != HIRL_VIEW_TURN || fabs(op->value * op->value + op->sine * op->sine - 1) < 1e-9,
+        HIRL_ERR_ARG, "make_views: operation %d of view %lld turns by cosine %g and sine %g", j,
+        (long long)i, op->value, op->sine);
+    HIRL_REQUIRE(!is_warp || op->filter == HIRL_FILTER_BILINEAR ||
+                     op->filter == HIRL_FILTER_BICUBIC || op->filter == HIRL_FILTER_NEAREST,
+                 HIRL_ERR_ARG,
+                 "make_views: operation %d of view %lld has filter %d; want nearest, bilinear or "
+                 "bicubic",
+                 j, (long long)i, (int)op->filter);
+    return HIRL_OK;
+}
+
+static hirl_status_t check_recipe(const hirl_view_recipe_t *r, int64_t i, int size, int channels,
                                   int64_t n_bytes) {
     const int most = HIRL_VIEW_IMAGE_SIDE_MAX;
     HIRL_REQUIRE(r->height >= 1 && r->height <= most && r->width >= 1 && r->width <= most,
@@ -1099,23 +1136,38 @@ static hirl_status_t check_recipe(const hirl_view_recipe_t *r, int64_t i, int ch
                  "make_views: crop %lld of %d x %d at (%d, %d) lies outside of its %d x %d image",
                  (long long)i, (int)r->crop_height, (int)r->crop_width, (int)r->top, (int)r->left,
                  (int)r->height, (int)r->width);
-    HIRL_REQUIRE(r->n_jitter >= 0 && r->n_jitter <= HIRL_N_JITTER, HIRL_ERR_ARG,
-                 "make_views: view %lld has %d jitter operations, want 0..%d", (long long)i,
-                 (int)r->n_jitter, (int)HIRL_N_JITTER);
-    for (int j = 0; j < r->n_jitter; ++j) {
-        HIRL_REQUIRE(r->jitter[j] >= 0 && r->jitter[j] < HIRL_N_JITTER, HIRL_ERR_ARG,
-                     "make_views: view %lld has jitter operation %d, want 0..%d", (long long)i,
-                     (int)r->jitter[j], (int)HIRL_N_JITTER - 1);
-        for (int k = 0; k < j; ++k)
-            HIRL_REQUIRE(r->jitter[k] != r->jitter[j], HIRL_ERR_ARG,
-                         "make_views: view %lld has jitter operation %d twice", (long long)i,
-                         (int)r->jitter[j]);
-        HIRL_REQUIRE(isfinite(r->factor[j]), HIRL_ERR_ARG,
-                     "make_views: view %lld has jitter factor %g", (long long)i, r->factor[j]);
-    }
+    HIRL_REQUIRE(r->filter >= 0 && r->filter <= HIRL_FILTER_LANCZOS, HIRL_ERR_ARG,
+                 "make_views: view %lld is resized by filter %d, want bilinear, bicubic or Lanczos",
+                 (long long)i, (int)r->filter);
+    HIRL_REQUIRE(r->resized_height >= 0 && r->resized_width >= 0 &&
+                     (r->resized_height > 0) == (r->resized_width > 0) &&
+                     abs_64(r->window_y) <= INT32_MAX / 2 && abs_64(r->window_x) <= INT32_MAX / 2,
+                 HIRL_ERR_ARG,
+                 "make_views: view %lld is a window at (%d, %d) of an image resized to %d x %d",
+                 (long long)i, (int)r->window_y, (int)r->window_x, (int)r->resized_height,
+                 (int)r->resized_width);
+    HIRL_REQUIRE(r->n_ops >= 0 && r->n_ops <= HIRL_VIEW_MAX_OPS, HIRL_ERR_ARG,
+                 "make_views: view %lld has %d operations, want 0..%d", (long long)i, (int)r->n_ops,
+                 (int)HIRL_VIEW_MAX_OPS);
+    for (int j = 0; j < r->n_ops; ++j) HIRL_TRY(check_view_op(&r->op[j], i, j));
     HIRL_REQUIRE(!r->has_blur || (r->blur_sigma >= 0 && r->blur_sigma <= 1000), HIRL_ERR_ARG,
                  "make_views: view %lld has a blur of %g pixels, want 0..1000", (long long)i,
                  r->blur_sigma);
+    HIRL_REQUIRE(isfinite(r->shift[0]) && isfinite(r->shift[1]) && isfinite(r->shift[2]),
+                 HIRL_ERR_ARG, "make_views: view %lld is shifted by (%g, %g, %g)", (long long)i,
+                 r->shift[0], r->shift[1], r->shift[2]);
+    HIRL_REQUIRE(
+        r->erase_height == 0 ||
+            (r->erase_top >= 0 && r->erase_left >= 0 && r->erase_height >= 0 &&
+             r->erase_width >= 0 && r->erase_height <= size && r->erase_width <= size &&
+             r->erase_top <= size - r->erase_height && r->erase_left <= size - r->erase_width),
+        HIRL_ERR_ARG,
+        "make_views: the erased %d x %d at (%d, %d) of view %lld lies outside of its %d x %d",
+        (int)r->erase_height, (int)r->erase_width, (int)r->erase_top, (int)r->erase_left,
+        (long long)i, size, size);
+    HIRL_REQUIRE(r->erase_height == 0 || (r->noise.counter[0] == 0 && r->noise.n_left == 0),
+                 HIRL_ERR_ARG, "make_views: the noise of view %lld has been drawn from",
+                 (long long)i);
     return HIRL_OK;
 }
 
@@ -1136,7 +1188,7 @@ hirl_status_t hirl_op_make_views(hirl_backend_t *be, const hirl_tensor_t *pixels
              "make_views: channel %d has mean %g and std %g, want a std above 0", c,
              (double)mean[c], (double)std[c]);
     for (int64_t i = 0; i < n; ++i)
-        PASS(check_recipe(&recipes[i], i, channels, pixels->shape.dim[0]));
+        PASS(check_recipe(&recipes[i], i, size, channels, pixels->shape.dim[0]));
     GIVE(y, hirl_shape_4(n, size, size, channels), HIRL_F32);
     RUN(make_views, pixels, recipes, n, size, channels, mean, std, y);
 }

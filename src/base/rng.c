@@ -4,18 +4,13 @@
 // and index are thus part of every counter: two streams that differ in one of them never share an
 // input of Philox, whatever their keys. These rules are part of the answers.
 #include "hirl/base.h"
+#include "hirl/base_exact.h"
 
 #include <math.h>
 
 #include <Random123/philox.h>
 
 enum { PURPOSE_BITS = 8, N_FEISTEL_ROUNDS = 8, N_NORMALS = 256, N_LANES = 16 };
-
-// The C library has vector forms of both (libmvec), which loops marked `simd` then call.
-#pragma omp declare simd notinbranch
-extern double log(double x);
-#pragma omp declare simd notinbranch
-extern double cos(double x);
 
 static philox4x32_ctr_t philox(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0,
                                uint32_t k1) {
@@ -148,7 +143,7 @@ void hirl_rng_normals(const hirl_rng_t *rng, int64_t first, int64_t n, double sc
         }
 #pragma omp simd
         for (int j = 0; j < N_NORMALS; ++j)
-            u[j] = sqrt(-2.0 * log(1.0 - u[j])) * cos(6.283185307179586476925 * v[j]);
+            u[j] = sqrt(-2.0 * hirl_exact_log(1.0 - u[j])) * -hirl_exact_sin_pi(2.0 * v[j] - 0.5);
         const int64_t low = group > first ? group : first;
         const int64_t high = group + N_NORMALS < first + n ? group + N_NORMALS : first + n;
         for (int64_t i = low; i < high; ++i) x[i - first] = (float)(scale * u[i - group]);

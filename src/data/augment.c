@@ -176,14 +176,45 @@ void hirl_view_draw(const hirl_view_spec_t *spec, int height, int width, hirl_rn
     *draws_p = draws;
 }
 
-void hirl_view_write_recipe(const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
-                            int height, int width, int64_t offset, hirl_view_recipe_t *recipe_p) {
+// ------------------------------------------------------------------------------------ recipes
+
+// Principal components of ImageNet's colours, a column each, and the roots of their variances as AlexNet's lighting
+// scales them (Krizhevsky et al., 2012, section 4.1).
+static const double lighting_axis[3][3] = {
+    {-0.5675, 0.7192, 0.4009}, {-0.5808, -0.0045, -0.8140}, {-0.5836, -0.6948, 0.4203}};
+static const double lighting_scale[3] = {0.2175, 0.0188, 0.0045};
+
+static double lighting_shift(const double amount[3], int channel) {
+    double shift = 0.0;
+    for (int i = 0; i < 3; i++) shift += lighting_axis[channel][i] * lighting_scale[i] * amount[i];
+    return shift;
+}
+
+static hirl_view_op_t *add_op(hirl_view_recipe_t *recipe, hirl_view_op_kind_t kind, double value) {
+    hirl_view_op_t *op = &recipe->op[recipe->n_ops++];
+    *op = (hirl_view_op_t){.kind = (int16_t)kind, .value = value};
+    return op;
+}
+
+static void add_jitter(const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
+                       hirl_view_recipe_t *recipe) {
     const bool is_used[HIRL_N_JITTER] = {
         [HIRL_JITTER_BRIGHTNESS] = spec->brightness > 0,
         [HIRL_JITTER_CONTRAST] = spec->contrast > 0,
         [HIRL_JITTER_SATURATION] = spec->saturation > 0,
         [HIRL_JITTER_HUE] = spec->hue > 0,
     };
+    for (int i = 0; i < HIRL_N_JITTER; i++) {
+        const int kind = draws->order[i];
+        if (is_used[kind]) add_op(recipe, (hirl_view_op_kind_t)kind, draws->factor[kind]);
+    }
+}
+
+_Static_assert(HIRL_MAX_RAND_AUGMENT + 2 + HIRL_N_JITTER + 4 <= HIRL_VIEW_MAX_OPS,
+               "a recipe has room for all that a view can be asked for");
+
+void hirl_view_write_recipe(const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
+                            int height, int width, int64_t offset, hirl_view_recipe_t *recipe_p) {
     hirl_view_recipe_t recipe = {.offset = offset,
                                  .height = height,
                                  .width = width,
@@ -191,17 +222,42 @@ void hirl_view_write_recipe(const hirl_view_spec_t *spec, const hirl_view_draws_
                                  .left = draws->left,
                                  .crop_height = draws->height,
                                  .crop_width = draws->width,
-                                 .blur_sigma = draws->sigma,
-                                 .is_bicubic = spec->is_bicubic,
+                                 .filter = (int32_t)hirl_view_filter(spec),
                                  .is_flipped = draws->is_flipped,
-                                 .is_gray = draws->is_gray,
                                  .has_blur = draws->has_blur,
-                                 .is_solarized = draws->is_solarized};
-    for (int i = 0; i < HIRL_N_JITTER && draws->has_jitter; i++) {
-        const int op = draws->order[i];
-        if (!is_used[op]) continue;
-        recipe.jitter[recipe.n_jitter] = op;
-        recipe.factor[recipe.n_jitter++] = draws->factor[op];
+                                 .blur_sigma = draws->sigma,
+                                 .is_solarized = draws->is_solarized,
+                                 .noise = draws->noise};
+    if (spec->crop == HIRL_CROP_RESIZE_RANDOM || spec->crop == HIRL_CROP_RESIZE_CENTER) {
+        recipe.resized_height = draws->resized_height;
+        recipe.resized_width = draws->resized_width;
+        recipe.window_y = draws->window_y;
+        recipe.window_x = draws->window_x;
+    }
+    for (int i = 0; i < spec->rand_augment; i++) {
+        const hirl_rand_draw_t *draw = &draws->rand_augment[i];
+        if (draw->is_done)
+            hirl_rand_augment_write_op(draw, spec->size, hirl_view_filter(spec),
+                                       &recipe.op[recipe.n_ops++]);
+    }
+    if (spec->rotate_degrees > 0) {
+        hirl_view_op_t *op = add_op(&recipe, HIRL_VIEW_TURN, 0);
+        op->filter = HIRL_FILTER_NEAREST;
+        hirl_turn_make(draws->degrees, &op->value, &op->sine);
+    }
+    if (draws->is_gray && spec->is_gray_first) add_op(&recipe, HIRL_VIEW_GRAY, 0);
+    if (draws->has_jitter) add_jitter(spec, draws, &recipe);
+    if (draws->is_gray && !spec->is_gray_first) add_op(&recipe, HIRL_VIEW_GRAY, 0);
+    if (draws->is_posterized) add_op(&recipe, HIRL_VIEW_POSTERIZE, 0)->n = spec->posterize_bits;
+    if (draws->has_autocontrast) add_op(&recipe, HIRL_VIEW_AUTOCONTRAST, 0);
+    if (draws->is_equalized) add_op(&recipe, HIRL_VIEW_EQUALIZE, 0);
+    for (int c = 0; c < 3 && spec->lighting_std > 0; c++)
+        recipe.shift[c] = lighting_shift(draws->lighting, c);
+    if (draws->is_erased) {
+        recipe.erase_top = draws->erase.top;
+        recipe.erase_left = draws->erase.left;
+        recipe.erase_height = draws->erase.height;
+        recipe.erase_width = draws->erase.width;
     }
     *recipe_p = recipe;
 }
@@ -326,18 +382,9 @@ HIRL_CLONES static void normalize_image(const hirl_image_t *image, const affine_
     }
 }
 
-// Principal components of ImageNet's colours, a column each, and the roots of their variances as AlexNet's lighting
-// scales them (Krizhevsky et al., 2012, section 4.1).
-static const double lighting_axis[3][3] = {
-    {-0.5675, 0.7192, 0.4009}, {-0.5808, -0.0045, -0.8140}, {-0.5836, -0.6948, 0.4203}};
-static const double lighting_scale[3] = {0.2175, 0.0188, 0.0045};
-
 static void add_lighting(affine_t *affine, const double amount[3], const float *std) {
-    for (int c = 0; c < 3; c++) {
-        double shift = 0.0;
-        for (int i = 0; i < 3; i++) shift += lighting_axis[c][i] * lighting_scale[i] * amount[i];
-        affine->offset[c] += (float)(shift / (double)std[c]);
-    }
+    for (int c = 0; c < 3; c++)
+        affine->offset[c] += (float)(lighting_shift(amount, c) / (double)std[c]);
 }
 
 static inline int max_int(int a, int b) { return a > b ? a : b; }

@@ -136,6 +136,8 @@ hirl_status_t hirl_planes_sharpness(hirl_augment_t *augment, hirl_planes_t *plan
 /// `fill`, an item per channel. Errors: HIRL_ERR_ARG if the map leads too far away.
 hirl_status_t hirl_planes_affine(hirl_augment_t *augment, hirl_planes_t *planes, const double m[6],
                                  hirl_filter_t filter, const uint8_t fill[3]);
+/// The cosine and sine by which Image.rotate turns.
+void hirl_turn_make(double degrees, double *cosine_p, double *sine_p);
 /// Image.rotate about the centre, counter-clockwise.
 hirl_status_t hirl_planes_rotate(hirl_augment_t *augment, hirl_planes_t *planes, double degrees,
                                  hirl_filter_t filter, const uint8_t fill[3]);
@@ -171,6 +173,9 @@ void hirl_rand_augment_draw(const hirl_view_spec_t *spec, hirl_rng_t *rng,
 hirl_status_t hirl_rand_augment_apply(hirl_augment_t *augment, hirl_planes_t *planes,
                                       const hirl_rand_draw_t *draw, hirl_filter_t filter,
                                       const uint8_t fill[3]);
+/// The same as an operation of a recipe, of a view of size x size.
+void hirl_rand_augment_write_op(const hirl_rand_draw_t *draw, int size, hirl_filter_t filter,
+                                hirl_view_op_t *op_p);
 
 /// A rectangle of the view; empty when no try fitted.
 typedef struct hirl_erase {
@@ -218,7 +223,7 @@ bool hirl_crop_fit(int height, int width, double share, double ratio, int *crop_
 /// Crop taken when no try fits: the central one with the nearest allowed ratio.
 void hirl_crop_central(int height, int width, const double ratio[2], hirl_view_draws_t *draws_p);
 
-/// The draws as a recipe for backends; the image begins at byte `offset`. Operations that the specification leaves out are left out.
+/// The draws as a recipe for backends; the image begins at byte `offset`. `spec` has its size. Operations that the specification leaves out are left out.
 void hirl_view_write_recipe(const hirl_view_spec_t *spec, const hirl_view_draws_t *draws,
                             int height, int width, int64_t offset, hirl_view_recipe_t *recipe_p);
 

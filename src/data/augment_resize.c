@@ -7,6 +7,7 @@
 // level), so that one gathered word per tap serves all channels and the loop over outputs
 // vectorises; vertical pass: plain rows times scalars.
 #include "augment_impl.h"
+#include "hirl/base_exact.h"
 
 #include <limits.h>
 #include <math.h>
@@ -63,10 +64,10 @@ static double cubic(double x) {
     return 0.0;
 }
 
+// With a sine that kernels have too: their taps must be these.
 static double sinc(double x) {
     if (x == 0.0) return 1.0;
-    x *= M_PI;
-    return sin(x) / x;
+    return hirl_exact_sin_pi(x) / (M_PI * x);
 }
 
 static double lanczos3(double x) { return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0; }

@@ -259,12 +259,18 @@ static double round15(double value) {
     return strtod(text, NULL);
 }
 
-hirl_status_t hirl_planes_rotate(hirl_augment_t *augment, hirl_planes_t *planes, double degrees,
-                                 hirl_filter_t filter, const uint8_t fill[3]) {
+void hirl_turn_make(double degrees, double *cosine_p, double *sine_p) {
     double turn = fmod(degrees, 360.0);
     if (turn < 0.0) turn += 360.0;
     const double angle = -(turn * (M_PI / 180.0));
-    const double c = round15(cos(angle)), s = round15(sin(angle));
+    *cosine_p = round15(cos(angle));
+    *sine_p = round15(sin(angle));
+}
+
+hirl_status_t hirl_planes_rotate(hirl_augment_t *augment, hirl_planes_t *planes, double degrees,
+                                 hirl_filter_t filter, const uint8_t fill[3]) {
+    double c, s;
+    hirl_turn_make(degrees, &c, &s);
     const double x = planes->width / 2.0, y = planes->height / 2.0;
     const double m[6] = {c, s, c * -x + s * -y + 0.0 + x, -s, c, -s * -x + c * -y + 0.0 + y};
     return hirl_planes_affine(augment, planes, m, filter, fill);

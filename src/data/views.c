@@ -99,9 +99,8 @@ static const hirl_key_t views_keys[] = {
     HIRL_ROW_TEXT(hirl_views_cfg_t, maker, "'auto'", "auto|loader|backend",
                   "Who makes the views of training: the loader's threads, or the backend that "
                   "computes (run%device), to which decoded images then go; both give the same "
-                  "bits. auto: the backend where it is a GPU and has all operations (it has crop = "
-                  "'random_resized' and 'resize', flip, jitter, grayscale after it, blur, "
-                  "solarise). Evaluations use the loader."),
+                  "bits. auto: the backend where it is a GPU, for images; clips of videos are the "
+                  "loader's. Evaluations use the loader."),
     ROW_INT(eval_resize, "256", 0, 8192, "pixels",
             "Evaluation: the shorter side is resized to this; 0: left as stored."),
     ROW_INT(eval_crop, "224", 0, 8192, "pixels",
@@ -170,29 +169,8 @@ static hirl_crop_t crop_kind(const char *name) {
                                                 : HIRL_CROP_RANDOM_RESIZED;
 }
 
-const char *hirl_view_spec_loader_key_view(const hirl_view_spec_t *spec) {
-    const struct {
-        const char *key;
-        bool is_used;
-    } rules[] = {
-        {"crop", spec->crop == HIRL_CROP_RESIZE_RANDOM || spec->crop == HIRL_CROP_RESIZE_CENTER},
-        {"interpolation", spec->is_lanczos},
-        {"rand_augment", spec->rand_augment > 0},
-        {"rotate_degrees", spec->rotate_degrees > 0},
-        {"gray_first", spec->is_gray_first && spec->gray_prob > 0 && spec->jitter_prob > 0},
-        {"posterize_prob", spec->posterize_prob > 0},
-        {"autocontrast_prob", spec->autocontrast_prob > 0},
-        {"equalize_prob", spec->equalize_prob > 0},
-        {"lighting_std", spec->lighting_std > 0},
-        {"erase_prob", spec->erase_prob > 0},
-    };
-    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
-        if (rules[i].is_used) return rules[i].key;
-    return NULL;
-}
-
 // Rules between the keys of one view.
-static hirl_status_t check_view(const hirl_views_cfg_t *cfg, const hirl_view_spec_t *spec, int v) {
+static hirl_status_t check_view(const hirl_view_spec_t *spec, int v) {
     HIRL_REQUIRE(spec->scale[0] <= spec->scale[1], HIRL_ERR_DECK,
                  "view %d: views%%crop_scale_min = %g is above views%%crop_scale_max = %g", v,
                  spec->scale[0], spec->scale[1]);
@@ -204,11 +182,6 @@ static hirl_status_t check_view(const hirl_views_cfg_t *cfg, const hirl_view_spe
                  "view %d: views%%interpolation = 'lanczos' only resizes; views%%rand_augment also "
                  "turns and shears: use 'bicubic'",
                  v);
-    const char *key = hirl_view_spec_loader_key_view(spec);
-    HIRL_REQUIRE(key == NULL || strcmp(cfg->maker, "backend") != 0, HIRL_ERR_DECK,
-                 "view %d: views%%maker = 'backend', but backends do not have what views%%%s asks "
-                 "for; use 'auto' or 'loader'",
-                 v, key);
     return HIRL_OK;
 }
 
@@ -284,7 +257,7 @@ hirl_status_t hirl_views_resolve(const hirl_views_cfg_t *cfg, int min_views,
         HIRL_REQUIRE(made[v].drawn_as <= v + 1, HIRL_ERR_DECK,
                      "view %d: views%%drawn_as = %d; want itself, a view before it, or -1", v,
                      made[v].drawn_as - 1);
-        HIRL_TRY(check_view(cfg, &made[v], v));
+        HIRL_TRY(check_view(&made[v], v));
     }
     memcpy(specs, made, (size_t)n_views * sizeof *specs);
     *n_views_p = n_views;

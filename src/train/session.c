@@ -47,13 +47,9 @@ static hirl_status_t open_backend(hirl_session_t *s) {
                  s->run->precision, hirl_backend_name(s->backend));
     HIRL_TRY(hirl_tape_create(s->backend, s->world, &s->tape));
     HIRL_TRY(hirl_views_resolve(s->views, ops->min_views, s->view, &s->n_views));
-    s->loader_key = NULL;
-    for (int v = 0; v < s->n_views && s->loader_key == NULL; v++)
-        s->loader_key = hirl_view_spec_loader_key_view(&s->view[v]);
-    s->makes_views =
-        strcmp(s->views->maker, "backend") == 0 ||
-        (strcmp(s->views->maker, "auto") == 0 && s->loader_key == NULL && s->clip->frames == 0 &&
-         hirl_backend_allocator_view(s->backend)->space == HIRL_SPACE_DEVICE);
+    s->makes_views = strcmp(s->views->maker, "backend") == 0 ||
+                     (strcmp(s->views->maker, "auto") == 0 && s->clip->frames == 0 &&
+                      hirl_backend_allocator_view(s->backend)->space == HIRL_SPACE_DEVICE);
     return HIRL_OK;
 }
 

@@ -308,10 +308,8 @@ static void describe(const trainer_t *t) {
                   (long long)hirl_shard_set_n_samples(s->train),
                   s->val ? (long long)hirl_shard_set_n_samples(s->val) : 0LL,
                   hirl_shard_set_channels(s->train));
-    hirl_log_root(HIRL_LOG_INFO, "views: made by %s%s%s",
-                  s->makes_views ? "the backend" : "the loader's threads",
-                  s->loader_key ? ", which have what the backend has not: views%" : "",
-                  s->loader_key ? s->loader_key : "");
+    hirl_log_root(HIRL_LOG_INFO, "views: made by %s",
+                  s->makes_views ? "the backend" : "the loader's threads");
     hirl_log_root(
         HIRL_LOG_INFO,
         "model: trainable = %.3f M parameters (values, gradients and optimiser state take %s)",

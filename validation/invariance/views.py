@@ -2,7 +2,8 @@
 """Views made by the backend and views made by the loader's threads train to the same bits: two
 crops and local crops with every operation, accumulated micro-batches, one rank and two (whose keys
 are shuffled between them, on one device and on two), and a run that is stopped in the middle of an
-epoch and goes on."""
+epoch and goes on; and views with RandAugment and all else that &views can ask for, cut from resized
+images."""
 
 import os
 import sys
@@ -40,6 +41,22 @@ KEYS = (
     "schedule%%epochs=%g" % (N_STEPS / whole_run.N_BATCHES),
     "checkpoint%every_steps=1",
 )
+# Beside or instead of those.
+RARER_KEYS = (
+    "views%crop='resize_random'",
+    "views%resize=24",
+    "views%padding=4",
+    "views%rand_augment=2",
+    "views%rand_augment_prob=0.9",
+    "views%rotate_degrees=0,5,0",
+    "views%gray_first=T",
+    "views%posterize_prob=0.2",
+    "views%autocontrast_prob=0.2",
+    "views%equalize_prob=0.2",
+    "views%lighting_std=0.1",
+    "views%erase_prob=0.5",
+    "run%max_steps=3",
+)
 MADE_BY = {"loader": "made by the loader's threads", "backend": "made by the backend"}
 
 
@@ -61,10 +78,10 @@ def train(folder, maker, ranks, *more, n_devices=1):
     return result
 
 
-def compare(what, ranks, n_devices):
+def compare(what, ranks, n_devices, *more, last=N_STEPS):
     for maker in MADE_BY:
-        train("%s_%s" % (maker, what), maker, ranks, n_devices=n_devices)
-    for step in (1, N_STEPS):
+        train("%s_%s" % (maker, what), maker, ranks, *more, n_devices=n_devices)
+    for step in (1, last):
         check_same_bits(what, "loader_" + what, "backend_" + what, step)
 
 
@@ -76,6 +93,7 @@ train("stopped", "backend", 2)
 check_same_bits("restart", "loader_two", "stopped", N_STEPS)
 if PROGRAM:
     compare("devices", 2, 2)  # from device to device
+compare("rarer", 1, 1, *RARER_KEYS, last=3)
 auto = train("auto", "auto", 1, "run%max_steps=1")
 wanted = MADE_BY["backend" if BACKEND == "cuda" else "loader"]
 check(wanted in auto.text, "auto: views are %s" % wanted)

@@ -1,5 +1,6 @@
-// Views made by a backend against those of the loader's threads, bit for bit: random views of images of many sizes, each operation by
-// itself, filters longer than a block's shared memory has rows for, views wider than a blur block; recipes that cannot be are refused.
+// Views made by a backend against those of the loader's threads, bit for bit: random views of images of many sizes, with all that &views can
+// ask for; each operation by itself, and one after the other; filters longer than a block's shared memory has rows for, views wider than
+// a blur block; recipes that cannot be are refused.
 // test: backends=ref,cuda timeout=180
 #include "hirl/backend.h"
 
@@ -51,7 +52,8 @@ static void batch_add(batch_t *b, int height, int width, const hirl_view_spec_t 
     b->spec[b->n] = *spec;
     b->spec[b->n].size = b->size;
     b->draws[b->n] = *draws;
-    hirl_view_write_recipe(spec, draws, height, width, (int64_t)b->used, &b->recipe[b->n]);
+    hirl_view_write_recipe(&b->spec[b->n], draws, height, width, (int64_t)b->used,
+                           &b->recipe[b->n]);
     b->n++;
     b->used += bytes;
 }
@@ -211,6 +213,149 @@ static void test_shapes(void) {
     batch_check(&b, "views of few rows a block");
 }
 
+// ---------------------------------------------------------------------------------------------- all operations
+
+// RandAugment's operations one by one, both ways and at several levels, by both filters.
+static void test_rand_augment(int size, int channels) {
+    static batch_t b;
+    for (int k = 0; k < 2; k++) {
+        hirl_view_spec_t spec = full_spec(k == 1);
+        spec.rand_augment = 1;
+        batch_begin(&b, size, channels);
+        for (int op = 0; op < HIRL_N_RAND_OPS; op++)
+            for (int is_negative = 0; is_negative < 2; is_negative++) {
+                hirl_view_draws_t draws = whole(40, 50);
+                draws.rand_augment[0] = (hirl_rand_draw_t){.op = (hirl_rand_op_t)op,
+                                                           .is_done = true,
+                                                           .level = op % 4 == 0   ? 10
+                                                                    : op % 4 == 1 ? 9.3
+                                                                    : op % 4 == 2 ? 3.7
+                                                                                  : 0.4,
+                                                           .is_negative = is_negative != 0};
+                draws.is_flipped = op % 2 == 0;
+                batch_add(&b, 40, 50, &spec, &draws);
+            }
+        batch_check(&b, k ? "RandAugment, bicubic" : "RandAugment, bilinear");
+    }
+}
+
+// Turns to the very corner, where places are sums and not fixed-point numbers.
+static void test_turns(int channels) {
+    static const double degrees[] = {0, 90, 180, -90, 45, 2, -2, 179.999999, 1e-14, 30};
+    static batch_t b;
+    hirl_view_spec_t spec = full_spec(false);
+    spec.rotate_degrees = 180;
+    batch_begin(&b, 33, channels);
+    for (int i = 0; i < 10; i++) {
+        hirl_view_draws_t draws = whole(20, 61);
+        draws.degrees = degrees[i];
+        draws.is_gray = draws.has_jitter = i == 5;
+        batch_add(&b, 20, 61, &spec, &draws);
+    }
+    batch_check(&b, "turns");
+}
+
+// Histograms that are one level, two, or many; all of them operations that know the whole view, one after the other.
+static void test_levels(int size, int channels) {
+    static const hirl_rand_op_t order[4] = {HIRL_RAND_EQUALIZE, HIRL_RAND_AUTOCONTRAST,
+                                            HIRL_RAND_CONTRAST, HIRL_RAND_SHARPNESS};
+    static batch_t b;
+    hirl_view_spec_t spec = full_spec(true);
+    spec.rand_augment = 4;
+    spec.posterize_bits = 1;
+    batch_begin(&b, size, channels);
+    for (int i = 0; i < 24; i++) {
+        const int side = i % 3 == 0 ? 1 : i % 3 == 1 ? 2 : 60;
+        hirl_view_draws_t draws = whole(side, side);
+        for (int k = 0; k < 4; k++)
+            draws.rand_augment[k] = (hirl_rand_draw_t){
+                .op = order[(i + k) % 4], .is_done = (i >> k & 1) == 0, .level = 5 + k};
+        draws.is_equalized = i % 2 == 0;
+        draws.has_autocontrast = i % 4 < 2;
+        draws.is_posterized = i % 5 == 0;
+        draws.has_blur = i % 6 == 1;
+        draws.sigma = 1;
+        draws.is_solarized = i % 7 == 2;
+        batch_add(&b, side, side, &spec, &draws);
+    }
+    batch_check(&b, "levels");
+}
+
+// Windows of resized images: of those that are larger than the view, smaller, and as they are.
+static void test_windows(int channels) {
+    static const int resize[] = {0, 20, 45, 61, 33}, padding[] = {0, 4, 30};
+    static batch_t b;
+    batch_begin(&b, 33, channels);
+    for (int i = 0; i < 30; i++) {
+        const int height = 20 + 13 * (i % 4), width = 33 + 9 * (i % 3);
+        hirl_view_spec_t spec = full_spec(i % 2 == 0);
+        spec.size = 33;
+        spec.is_lanczos = i % 7 == 3;
+        spec.crop = i % 3 == 0 ? HIRL_CROP_RESIZE_CENTER : HIRL_CROP_RESIZE_RANDOM;
+        spec.resize = resize[i % 5];
+        spec.padding = spec.crop == HIRL_CROP_RESIZE_RANDOM ? padding[i / 2 % 3] : 0;
+        hirl_rng_t rng =
+            hirl_rng_make(test_seed(), HIRL_RNG_AUGMENT, 7, (uint64_t)i, (uint32_t)channels);
+        hirl_view_draws_t draws;
+        hirl_view_draw(&spec, height, width, &rng, &draws);
+        batch_add(&b, height, width, &spec, &draws);
+    }
+    batch_check(&b, "windows");
+}
+
+// Everything at once, drawn.
+static void test_everything(int size, int n, hirl_filter_t filter, int channels) {
+    static const int sides[][2] = {{40, 56}, {97, 61}, {32, 32}, {200, 31}, {1, 1}, {150, 250}};
+    static batch_t b;
+    char what[80];
+    batch_begin(&b, size, channels);
+    for (int i = 0; i < n; i++) {
+        const int *side = sides[i % (int)(sizeof sides / sizeof sides[0])];
+        hirl_view_spec_t spec = full_spec(filter == HIRL_FILTER_BICUBIC);
+        spec.size = size;
+        spec.is_lanczos = filter == HIRL_FILTER_LANCZOS;
+        spec.crop = (hirl_crop_t)(i % 4);
+        spec.resize = size + 7;
+        spec.is_gray_first = i % 3 == 0;
+        spec.rotate_degrees = i % 5 == 0 ? 30 : 0;
+        spec.posterize_prob = spec.autocontrast_prob = spec.equalize_prob = 0.3;
+        spec.posterize_bits = 4;
+        spec.rand_augment = spec.is_lanczos ? 0 : 2 + i % 3;
+        spec.rand_augment_magnitude = 7;
+        spec.rand_augment_std = 2;
+        spec.rand_augment_prob = 0.8;
+        spec.lighting_std = i % 2 == 0 ? 0.1 : 0;
+        spec.erase_prob = 0.5;
+        spec.erase_area[0] = 0.02;
+        spec.erase_area[1] = 0.4;
+        spec.erase_ratio[0] = 0.3;
+        spec.erase_ratio[1] = 3.3;
+        hirl_rng_t rng = hirl_rng_make(test_seed(), HIRL_RNG_AUGMENT, (uint64_t)size, (uint64_t)i,
+                                       (uint32_t)(50 + channels + 8 * (int)filter));
+        hirl_view_draws_t draws;
+        hirl_view_draw(&spec, side[0], side[1], &rng, &draws);
+        batch_add(&b, side[0], side[1], &spec, &draws);
+    }
+    snprintf(what, sizeof what, "everything, filter %d, %d channels, size %d", (int)filter,
+             channels, size);
+    batch_check(&b, what);
+}
+
+static void test_all(void) {
+    for (int channels = 1; channels <= 3; channels += 2) {
+        test_rand_augment(37, channels);
+        test_turns(channels);
+        test_levels(29, channels);
+        test_windows(channels);
+        test_everything(32, 32, HIRL_FILTER_BICUBIC, channels);
+        test_everything(45, 24, HIRL_FILTER_LANCZOS, channels);
+    }
+    test_rand_augment(2, 3);
+    test_rand_augment(3, 1);
+    test_levels(1, 3);
+    test_everything(97, 12, HIRL_FILTER_BILINEAR, 3);
+}
+
 // ---------------------------------------------------------------------------------------------- refusals
 
 static void refuse(const hirl_view_recipe_t *recipe, const char *part) {
@@ -242,10 +387,26 @@ static void test_refusals(void) {
     REFUSE(r.left = -1, "outside of its 10 x 12 image");
     REFUSE(r.crop_width = 13, "outside of its");
     REFUSE(r.crop_height = 0, "outside of its");
-    REFUSE(r.n_jitter = 5, "5 jitter operations");
-    REFUSE((r.n_jitter = 1, r.jitter[0] = 4), "jitter operation 4");
-    REFUSE((r.n_jitter = 2, r.jitter[0] = r.jitter[1] = 1), "operation 1 twice");
-    REFUSE((r.n_jitter = 1, r.factor[0] = NAN), "jitter factor");
+    REFUSE(r.filter = HIRL_FILTER_NEAREST, "resized by filter 3");
+    REFUSE(r.resized_height = 5, "resized to 5 x 0");
+    REFUSE((r.resized_height = r.resized_width = -1), "resized to -1 x -1");
+    REFUSE(r.window_x = INT32_MIN, "window at (0, -2147483648)");
+    REFUSE(r.n_ops = HIRL_VIEW_MAX_OPS + 1, "21 operations");
+    REFUSE((r.n_ops = 2, r.op[1].kind = HIRL_VIEW_N_KINDS), "operation 1 of view 0 is of kind 17");
+    REFUSE((r.n_ops = 1, r.op[0].value = NAN), "value nan");
+#define REFUSE_OP(kind_, change, part) \
+    REFUSE((r.n_ops = 1, r.op[0].kind = kind_, r.op[0].value = 1, change), part)
+    REFUSE_OP(HIRL_VIEW_POSTERIZE, r.op[0].n = 9, "n = 9, want 0..8");
+    REFUSE_OP(HIRL_VIEW_SOLARIZE, r.op[0].n = 257, "n = 257, want 0..256");
+    REFUSE_OP(HIRL_VIEW_SOLARIZE_ADD, r.op[0].n = -1, "n = -1, want 0..255");
+    REFUSE_OP(HIRL_VIEW_SHEAR_X, r.op[0].value = 2.5, "value 2.5, want it within +-2");
+    REFUSE_OP(HIRL_VIEW_MOVE_Y, r.op[0].value = -20000, "want it within +-16384");
+    REFUSE_OP(HIRL_VIEW_TURN, r.op[0].sine = 0.1, "cosine 1 and sine 0.1");
+    REFUSE_OP(HIRL_VIEW_TURN, r.op[0].filter = HIRL_FILTER_LANCZOS, "has filter 2");
+    REFUSE(r.shift[1] = INFINITY, "shifted by (0, inf, 0)");
+    REFUSE((r.erase_height = 3, r.erase_width = 9), "erased 3 x 9 at (0, 0)");
+    REFUSE((r.erase_height = 3, r.erase_width = 3, r.erase_top = 6), "outside of its 8 x 8");
+    REFUSE((r.erase_height = 3, r.noise.n_left = 1), "has been drawn from");
     REFUSE((r.has_blur = true, r.blur_sigma = -1), "blur of -1");
     REFUSE((r.has_blur = true, r.blur_sigma = NAN), "blur of");
     hirl_tensor_t pixels = {0}, y = {0}, words = {0};
@@ -289,6 +450,7 @@ TEST_MAIN {
     RUN(test_gray_operations);
     RUN(test_color_operations);
     RUN(test_shapes);
+    RUN(test_all);
     RUN(test_refusals);
     CHECK_EQ_I(hirl_backend_memory_used(be), 0);
     hirl_augment_destroy(&augment);

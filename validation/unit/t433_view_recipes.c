@@ -1,5 +1,5 @@
 // &views can say every published recipe: decks as one would write them against a table of what each paper's or toolbox's
-// pipeline is; rules between keys are refused by name; and which views need the loader is known.
+// pipeline is; and rules between keys are refused by name.
 // test: ranks=1
 #include "test.h"
 
@@ -31,7 +31,6 @@ typedef struct recipe {
     int resize, padding, rand_augment;
     double rotate, lighting, erase;
     bool is_gray_first, has_one_draw;
-    const char *loader_key; // NULL: backends have all of it
 } recipe_t;
 
 static const recipe_t recipes[] = {
@@ -45,8 +44,7 @@ static const recipe_t recipes[] = {
      .min_views = 1,
      .n_views = 1,
      .view = {{0, 0, 224, 0, {0.2, 1}, 0.5, 1, {0.4, 0.4, 0.4, 0.4}, 0.2, 0, 0}},
-     .is_gray_first = true,
-     .loader_key = "gray_first"},
+     .is_gray_first = true},
     {.name = "SimCLR",
      .text = "&views crop_scale_min = 0.08, brightness = 0.8, contrast = 0.8, saturation = 0.8,\n"
              "hue = 0.2 /",
@@ -149,16 +147,14 @@ static const recipe_t recipes[] = {
      .n_views = 2,
      .has_one_draw = true,
      .view = {{0, 0, 224, HIRL_FILTER_BICUBIC, {0.08, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0},
-              {1, 1, 112, HIRL_FILTER_LANCZOS, {0.08, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0}},
-     .loader_key = "interpolation"},
+              {1, 1, 112, HIRL_FILTER_LANCZOS, {0.08, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0}}},
     {.name = "DeepCluster, ODC",
      .text = "&views crop_scale_min = 0.08, rotate_degrees = 2, jitter_prob = 1, saturation = 1,\n"
              "hue = 0.5, blur_prob = 0 /",
      .min_views = 1,
      .n_views = 1,
      .view = {{0, 0, 224, 0, {0.08, 1}, 0.5, 1, {0.4, 0.4, 1, 0.5}, 0.2, 0, 0}},
-     .rotate = 2,
-     .loader_key = "rotate_degrees"},
+     .rotate = 2},
     {.name = "Rotation prediction",
      .text = "&views crop_scale_min = 0.08, jitter_prob = 0, gray_prob = 0, blur_prob = 0 /",
      .min_views = 1,
@@ -171,8 +167,7 @@ static const recipe_t recipes[] = {
      .n_views = 1,
      .view = {{0, 0, 255, 0, {0.2, 1}, 0, 0, {0.4, 0.4, 0.4, 0.1}, 0.66, 0, 0}},
      .crop = HIRL_CROP_RESIZE_RANDOM,
-     .resize = 292,
-     .loader_key = "crop"},
+     .resize = 292},
     {.name = "Hiera and MAE fine-tuning, rand-m9-mstd0.5-inc1",
      .text = "&views crop_scale_min = 0.08, interpolation = 'bicubic', jitter_prob = 0,\n"
              "gray_prob = 0, blur_prob = 0, rand_augment = 2, erase_prob = 0.25 /",
@@ -180,8 +175,7 @@ static const recipe_t recipes[] = {
      .n_views = 1,
      .view = {{0, 0, 224, HIRL_FILTER_BICUBIC, {0.08, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0}},
      .rand_augment = 2,
-     .erase = 0.25,
-     .loader_key = "rand_augment"},
+     .erase = 0.25},
     {.name = "CIFAR",
      .text = "&views crop = 'resize_random', padding = 4, crop_size = 32, jitter_prob = 0,\n"
              "gray_prob = 0, blur_prob = 0 /",
@@ -189,16 +183,14 @@ static const recipe_t recipes[] = {
      .n_views = 1,
      .view = {{0, 0, 32, 0, {0.2, 1}, 0.5, 0, {0.4, 0.4, 0.4, 0.1}, 0, 0, 0}},
      .crop = HIRL_CROP_RESIZE_RANDOM,
-     .padding = 4,
-     .loader_key = "crop"},
+     .padding = 4},
     {.name = "linear probe with AlexNet's lighting",
      .text = "&views crop_scale_min = 0.08, gray_prob = 0, blur_prob = 0, jitter_prob = 1,\n"
              "hue = 0, lighting_std = 0.1 /",
      .min_views = 1,
      .n_views = 1,
      .view = {{0, 0, 224, 0, {0.08, 1}, 0.5, 1, {0.4, 0.4, 0.4, 0}, 0, 0, 0}},
-     .lighting = 0.1,
-     .loader_key = "lighting_std"},
+     .lighting = 0.1},
 };
 
 static void check_view(const recipe_t *r, const want_t *w, const hirl_view_spec_t *s, int v) {
@@ -240,9 +232,6 @@ static void test_recipes(void) {
         for (size_t k = 0; k < 3 && r->view[k].size > 0; k++)
             for (int v = r->view[k].first; v <= r->view[k].last; v++)
                 check_view(r, &r->view[k], &specs[v], v);
-        const char *key = NULL;
-        for (int v = 0; v < n && !key; v++) key = hirl_view_spec_loader_key_view(&specs[v]);
-        CHECK_EQ_S(key ? key : "none", r->loader_key ? r->loader_key : "none");
     }
 }
 
@@ -305,17 +294,6 @@ static void test_errors(void) {
         {"&views crop = 'resize_random', padding = 32, crop_size = 64,32 /",
          "view 1: views%padding = 32; must be less"},
         {"&views interpolation = 'lanczos', rand_augment = 2 /", "'lanczos' only resizes"},
-        {"&views maker = 'backend', rand_augment = 2 /", "what views%rand_augment asks"},
-        {"&views maker = 'backend', rotate_degrees = 0,2 /",
-         "view 1: views%maker = 'backend', but backends do not have what views%rotate_degrees"},
-        {"&views maker = 'backend', gray_first = .true. /", "views%gray_first"},
-        {"&views maker = 'backend', interpolation = 'lanczos' /", "views%interpolation"},
-        {"&views maker = 'backend', crop = 'resize_center' /", "views%crop asks"},
-        {"&views maker = 'backend', posterize_prob = 0.1 /", "views%posterize_prob"},
-        {"&views maker = 'backend', autocontrast_prob = 0.1 /", "views%autocontrast_prob"},
-        {"&views maker = 'backend', equalize_prob = 0.1 /", "views%equalize_prob"},
-        {"&views maker = 'backend', lighting_std = 0.1 /", "views%lighting_std"},
-        {"&views maker = 'backend', erase_prob = 0.1 /", "views%erase_prob"},
     };
     hirl_view_spec_t specs[HIRL_MAX_VIEWS];
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -324,14 +302,6 @@ static void test_errors(void) {
         CHECK_FAILS(hirl_views_resolve(cfg, 2, specs, &n), HIRL_ERR_DECK, cases[i].part);
         CHECK_EQ_I(n, -1);
     }
-    // A backend has these.
-    int n = 0;
-    CHECK_OK(hirl_views_resolve(
-        read_views("&views maker = 'backend', crop = 'resize', solarize_prob = 0,0.2 /"), 2, specs,
-        &n));
-    CHECK_OK(hirl_views_resolve(
-        read_views("&views maker = 'backend', gray_first = .true., gray_prob = 0 /"), 2, specs,
-        &n));
 }
 
 TEST_MAIN {
