@@ -248,7 +248,8 @@ static void work_plan(work_t *w) {
 static hirl_status_t work_run(cpu_ctx_t *ctx, const work_t *w, bool is_backward) {
     const int64_t n_batch = w->p->n_batch, n_heads = w->p->n_heads, n_tasks = w->n_parts * n_heads;
     const int64_t size = w->p->head_size, square = w->n_query * w->n_key;
-    const int n_threads = n_tasks < ctx->n_threads ? (int)n_tasks : ctx->n_threads;
+    // Also where some have nothing to do: among several threads oneDNN gives each product one, and with it one order of sums.
+    const int n_threads = ctx->n_threads;
     const int64_t pad = CPU_VECTOR;
     int64_t each = (is_backward ? 2 : 1) * (w->block_rows * w->score_row + pad);
     if (w->is_bf16)
