@@ -183,7 +183,9 @@ static void check_same(const run_t *a, run_t *b, int n, int size) {
 
 static void test_same_bits(void) {
     for (int dtype = HIRL_F32; dtype <= HIRL_BF16; ++dtype) {
-        const int n = 67, size = dtype == HIRL_F32 ? 40 : 72;
+        // Beyond a tile of 64; ref has none, and is slow.
+        const int n = strcmp(test_backend(), "ref") == 0 ? 19 : 67,
+                  size = dtype == HIRL_F32 ? 40 : 72;
         run_t first = self_attention((hirl_dtype_t)dtype, true, n, size), again;
         again = self_attention((hirl_dtype_t)dtype, true, n, size);
         check_same(&first, &again, n, size);
