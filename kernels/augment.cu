@@ -215,17 +215,19 @@ __device__ __forceinline__ hirl_k_affine_t own_affine(const hirl_k_affine_t &a,
     return own;
 }
 
-__device__ __forceinline__ float normalized(const hirl_k_affine_t &a, int c, int value) {
-    const float scale = c == 0 ? a.scale[0] : c == 1 ? a.scale[1] : a.scale[2];
-    const float offset = c == 0 ? a.offset[0] : c == 1 ? a.offset[1] : a.offset[2];
-    return times((float)value, scale) + offset;
+/// Item c without an address, which registers lack.
+__device__ __forceinline__ float pick(const float (&x)[3], int c) {
+    return c == 0 ? x[0] : c == 1 ? x[1] : x[2];
 }
 
 /// n bytes of a row from shared memory, which begin at channel 0; threads `lane`, lane + step, ...
 template <int C>
-__device__ __forceinline__ void store_floats(const uint8_t *from, int n, const hirl_k_affine_t &a,
+__device__ __forceinline__ void store_floats(const uint8_t *from, int n, const hirl_k_affine_t &own,
                                              int lane, int step, float *y) {
-    for (int i = lane; i < n; i += step) y[i] = normalized(a, C == 1 ? 0 : i % C, from[i]);
+    for (int i = lane; i < n; i += step) {
+        const int c = C == 1 ? 0 : i % C;
+        y[i] = times((float)from[i], pick(own.scale, c)) + pick(own.offset, c);
+    }
 }
 
 /// Copies n bytes between shared and global memory; in words where both sides allow it.
@@ -493,7 +495,7 @@ __device__ __forceinline__ void warp_pixel(const uint8_t *in, const hirl_k_warp_
 
 /// Pixels stay where they are (IS_HERE), or are taken from the whole of `from`, which is not `to` then.
 template <int C, bool IS_HERE>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, IS_HERE ? 5 : 2)
     do_parts(const hirl_k_view_t *view, const hirl_k_part_t *part, const hirl_k_warp_t *warp,
              const hirl_k_tone_t *tone, int size, int64_t n_patches, hirl_k_affine_t affine,
              uint32_t *counts, uint8_t *work, float *y) {
@@ -632,7 +634,6 @@ __global__ void __launch_bounds__(THREADS)
         const int b0 = (int)(unit % units_a_view) << log_width;
         const int n_columns = min(width, line - b0);
         const uint8_t *in = work + w.blurred + b0;
-        const hirl_k_affine_t own = own_affine(affine, w);
         uint8_t *from = strip, *to = strip + n;
         if (has_words) {
             // Rows are whole words then, and so is what a strip has of them.
@@ -661,8 +662,9 @@ __global__ void __launch_bounds__(THREADS)
             const int row = i >> log_width, column = i & (width - 1);
             if (column >= n_columns) continue;
             const int value = w.is_solarized ? solarize(from[i], 128) : from[i];
+            const int c = C == 1 ? 0 : (b0 + column) % C;
             y[(v * size + row) * line + b0 + column] =
-                normalized(own, C == 1 ? 0 : (b0 + column) % C, value);
+                times((float)value, pick(affine.scale, c)) + (pick(affine.offset, c) + w.shift[c]);
         }
         __syncthreads(); // the strip is written again
     }

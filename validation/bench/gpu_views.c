@@ -1,6 +1,7 @@
 /// @file gpu_views.c
-/// Times augmented views on a backend: gpu_views BACKEND N HEIGHT WIDTH SIZE ROUNDS. Two views of SIZE x SIZE of each of N colour images, with
-/// MoCo v2's draws. validation/bench/gpu_views.py prints what comes of it.
+/// Times augmented views on a backend: gpu_views BACKEND N HEIGHT WIDTH SIZE ROUNDS RECIPE. Two views of SIZE x SIZE of each of N colour images,
+/// with the draws of `moco` (v2), or of `rand` (MAE's fine-tuning: RandAugment and random erasing). validation/bench/gpu_views.py
+/// prints what comes of it.
 ///     upload_seconds = ...      the N images as bytes, from memory that the backend gives for it
 ///     views_seconds = ...       2 N views on the backend, recipes included; the best of ROUNDS
 ///     thread_seconds = ...      the same 2 N views by one thread of the loader's, taken from a part of them
@@ -25,6 +26,17 @@ static const hirl_view_spec_t moco = {.scale = {0.2, 1},
                                       .blur_prob = 0.5,
                                       .blur_sigma = {0.1, 2},
                                       .flip_prob = 0.5};
+static const hirl_view_spec_t rand_augment = {.scale = {0.08, 1},
+                                              .ratio = {0.75, 4.0 / 3.0},
+                                              .is_bicubic = true,
+                                              .flip_prob = 0.5,
+                                              .rand_augment = 2,
+                                              .rand_augment_magnitude = 9,
+                                              .rand_augment_std = 0.5,
+                                              .rand_augment_prob = 0.5,
+                                              .erase_prob = 0.25,
+                                              .erase_area = {0.02, 1.0 / 3.0},
+                                              .erase_ratio = {0.3, 10.0 / 3.0}};
 enum { MOST_BY_THREAD = 64 };
 
 typedef struct bench {
@@ -116,9 +128,11 @@ static hirl_status_t run(bench_t *b, char **argv) {
     b->n = atoll(argv[2]);
     b->height = atoi(argv[3]);
     b->width = atoi(argv[4]);
-    b->spec = moco;
+    b->spec = strcmp(argv[7], "rand") == 0 ? rand_augment : moco;
     b->spec.size = atoi(argv[5]);
     b->rounds = atoi(argv[6]);
+    HIRL_REQUIRE(strcmp(argv[7], "rand") == 0 || strcmp(argv[7], "moco") == 0, HIRL_ERR_ARG,
+                 "recipe '%s': want moco or rand", argv[7]);
     HIRL_REQUIRE(b->n >= 1 && b->height >= 1 && b->width >= 1 && b->spec.size >= 1 &&
                      b->rounds >= 1 && b->height <= 8192 && b->width <= 8192,
                  HIRL_ERR_ARG, "sizes must be at least 1, sides at most 8192");
@@ -152,9 +166,10 @@ static void reset(bench_t *b) {
 int main(int argc, char **argv) {
     bench_t b = {0};
     const hirl_status_t status =
-        argc == 7 ? run(&b, argv)
-                  : HIRL_FAIL(HIRL_ERR_ARG, "want BACKEND N HEIGHT WIDTH SIZE ROUNDS, got %d words",
-                              argc - 1);
+        argc == 8
+            ? run(&b, argv)
+            : HIRL_FAIL(HIRL_ERR_ARG,
+                        "want BACKEND N HEIGHT WIDTH SIZE ROUNDS RECIPE, got %d words", argc - 1);
     if (status != HIRL_OK) fprintf(stderr, "gpu_views: %s\n", hirl_error_text_view());
     reset(&b);
     return status != HIRL_OK;

@@ -2,8 +2,11 @@
 // distributions, and permutations that are bijections with all orders equally likely.
 // test: timeout=60
 #include "hirl/base.h"
+#include "hirl/base_exact.h"
 
 #include "test.h"
+
+#include <float.h>
 
 // The vectors "philox4x32 10" of Random123's kat_vectors.
 static void test_known_answers(void) {
@@ -123,6 +126,10 @@ static void test_distributions(void) {
     for (int i = 0; i < 1000; i++) CHECK_CLOSE(many[i], 0.5 * hirl_rng_normal(&one), 1.2e-7, 1e-15);
     hirl_rng_normals(&fresh, 255, 700, 0.5, part);
     CHECK(memcmp(part, many + 255, sizeof part) == 0);
+    // On all machines: the hash is that of the numbers worked out with 120 bits (Python, mpmath) and rounded to float.
+    const uint64_t hash = hirl_hash64(many, sizeof many);
+    CHECK_MSG(hash == UINT64_C(0x486f7b3a6eb4d535), "1000 normal numbers have hash %016llx",
+              (unsigned long long)hash);
 
     // A remainder of 64 bits without rejection would draw the upper third with probability 1/4.
     const int64_t n = INT64_C(3) << 61;
@@ -241,12 +248,31 @@ static void test_words(void) {
     for (int i = 0; i < 6; i++) CHECK_EQ_I(got[i], hirl_rng_u32(&rng));
 }
 
+// Against the C library in long double; zeros of the sine, and numbers near 1, are among them.
+static void test_exact(void) {
+    const long double pi = 3.14159265358979323846264338327950288L;
+    hirl_rng_t rng = test_rng(5);
+    double worst_sin = 0, worst_log = 0;
+    for (int i = 0; i < 200000; i++) {
+        const double x = i < 13 ? 0.5 * (i - 6) : hirl_rng_range(&rng, -3, 3);
+        const double u = i < 60 ? ldexp(1, -i) : 1 - hirl_rng_uniform(&rng) * (i % 3 ? 1 : 1e-3);
+        const long double sine = sinl(pi * (long double)x), log_u = logl((long double)u);
+        worst_sin = fmax(worst_sin, (double)fabsl((long double)hirl_exact_sin_pi(x) - sine));
+        worst_log = fmax(worst_log, (double)(fabsl((long double)hirl_exact_log(u) - log_u) /
+                                             (fabsl(log_u) + LDBL_MIN)));
+    }
+    CHECK_MSG(worst_sin < 4e-16, "sine errs by %.3g", worst_sin);
+    CHECK_MSG(worst_log < 2 * DBL_EPSILON, "logarithm errs by %.3g of its value", worst_log);
+    CHECK(hirl_exact_log(1) == 0 && hirl_exact_sin_pi(1) == 0 && hirl_exact_sin_pi(-2) == 0);
+}
+
 TEST_MAIN {
     RUN(test_known_answers);
     RUN(test_words);
     RUN(test_stream_rule);
     RUN(test_streams_differ);
     RUN(test_distributions);
+    RUN(test_exact);
     RUN(test_bijection);
     RUN(test_epochs_differ);
     RUN(test_orders);
