@@ -23,11 +23,15 @@
     type *name = reinterpret_cast<type *>(name##_)
 #endif
 
-/// The end of every launcher: what the launches said; debug builds wait, so that a fault is told where it happened.
+/// The end of every launcher: what the launches said; debug builds wait, so that a fault is told where it happened (nothing runs while
+/// a graph is recorded).
 static inline cudaError_t hirl_k_end(cudaStream_t stream) {
     cudaError_t code = cudaGetLastError();
 #ifdef HIRL_DEBUG
-    if (code == cudaSuccess) code = cudaStreamSynchronize(stream);
+    cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
+    if (code == cudaSuccess) code = cudaStreamIsCapturing(stream, &state);
+    if (code == cudaSuccess && state == cudaStreamCaptureStatusNone)
+        code = cudaStreamSynchronize(stream);
 #endif
     (void)stream;
     return code;

@@ -99,6 +99,23 @@ hirl_status_t hirl_backend_weights_begin(hirl_backend_t *be, const hirl_tensor_t
                                          int n);
 void hirl_backend_weights_end(hirl_backend_t *be); // also where nothing was begun
 
+/// Operations with their arguments, recorded once and asked for again as one piece (a CUDA graph). They read and write the memory that
+/// they were recorded with, whatever it holds when the graph runs.
+typedef struct hirl_graph hirl_graph_t;
+/// False where nothing can be recorded: host backends.
+bool hirl_backend_can_capture(const hirl_backend_t *be);
+/// Until the end, operations are recorded and not run; tensors that they make lie in memory that only graphs use, and must all be reset
+/// before the end. What needs the host fails with HIRL_ERR_UNSUPPORTED: uploads, downloads, synchronize, sums to the host, make_views.
+/// Waits for what was asked for, and gives cached memory back to the device.
+hirl_status_t hirl_backend_capture_begin(hirl_backend_t *be);
+/// Ends the recording. graph_p NULL: it is dropped, as after a failure, which leaves nothing behind. `be` must outlive the graph. Errors: what
+/// could not be recorded; tensors from before the recording that were reset in it, or tensors of the recording that were not.
+hirl_status_t hirl_backend_capture_end(hirl_backend_t *be, hirl_graph_t **graph_p);
+/// Asks for what was recorded. Graphs of a backend share memory, so that tensors of a recording hold nothing once another graph ran.
+hirl_status_t hirl_graph_launch(hirl_graph_t *graph);
+/// Waits for the operations.
+void hirl_graph_destroy(hirl_graph_t **graph);
+
 /// Puts mark 0..3 between the operations asked for before and after it, wherever it was before; for times that operations take.
 hirl_status_t hirl_backend_mark(hirl_backend_t *be, int mark);
 /// Seconds from one mark to a later one, after a wait for that.

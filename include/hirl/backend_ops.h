@@ -86,6 +86,12 @@ struct hirl_backend_ops {
     /// See hirl_backend_weights_begin; both or none.
     hirl_status_t (*weights_begin)(hirl_backend_t *be, const hirl_tensor_t *const *slab, int n);
     void (*weights_end)(hirl_backend_t *be);
+    /// See hirl_graph_t; all or none. *allocator_p: the backend's from here on.
+    hirl_status_t (*capture_begin)(hirl_backend_t *be, const hirl_allocator_t **allocator_p);
+    hirl_status_t (*capture_end)(hirl_backend_t *be, const hirl_allocator_t **allocator_p,
+                                 void **graph_p);
+    hirl_status_t (*graph_launch)(hirl_backend_t *be, void *graph);
+    void (*graph_destroy)(hirl_backend_t *be, void *graph);
     /// NULL where operations are done when they return.
     hirl_status_t (*mark)(hirl_backend_t *be, int mark);
     hirl_status_t (*mark_seconds)(hirl_backend_t *be, int from, int to, double *seconds_p);

@@ -388,7 +388,7 @@ hirl_status_t hirl_loader_next(hirl_loader_t *loader, const hirl_batch_t **batch
 hirl_status_t hirl_batch_upload(hirl_backend_t *be, const hirl_batch_t *batch,
                                 hirl_tensor_t *pixels_p);
 /// Rows [first, first + n) of view v, f32 [n, size, width, channels], made by the backend from what hirl_batch_upload gave: the same bits as
-/// a loader's that makes views itself. Not collective.
+/// a loader's that makes views itself. *view_p is {0}, and gets a new tensor, or has that shape. Not collective.
 hirl_status_t hirl_batch_make_view(hirl_backend_t *be, const hirl_batch_t *batch,
                                    const hirl_tensor_t *pixels, int v, int64_t first, int64_t n,
                                    hirl_tensor_t *view_p);

@@ -129,9 +129,19 @@ struct hirl_method_ops {
     /// Before the forward pass of each micro-batch (optional): here goes what depends on step->step, on samples, draws and schedules,
     /// into tensors that keep their places from one step to the next.
     hirl_status_t (*before_forward)(void *self, const hirl_step_t *step);
-    /// Losses, metrics and embeddings of a micro-batch. Work of the backend alone, the same in each step: nothing goes to or comes from
-    /// the host (a device would wait), and nothing is asked of other ranks but by the tape.
+    /// Losses, metrics and embeddings of a micro-batch. A device may run it once, record what it asks for, backward pass included, and
+    /// from then on launch the record alone (run%graph); so it has to be work of the backend alone, the same in each step of equal
+    /// micro-batch number:
+    /// - it takes views by hirl_step_input, and of `step` nothing else than n, micro and n_micro: the rest belongs into before_forward;
+    /// - numbers that change come in tensors that keep their memory (a random step counter, say), not as arguments;
+    /// - what it leaves for later steps lies in tensors of before; it makes no tensor that outlives it but its terms, and resets none;
+    /// - nothing goes to or comes from the host, and nothing is asked of other ranks but by the tape;
+    /// - it changes nothing on the host that a later step looks at.
+    /// Where one of these cannot be, the record fails, the log says why, and steps run as before; what no check finds is wrong silently.
     hirl_status_t (*forward)(void *self, const hirl_step_t *step, hirl_terms_t *terms);
+    /// A number that is another one whenever `forward` would do other work than in the last step, or with other memory (optional; NULL: never).
+    /// Not collective, but the same on all ranks.
+    int64_t (*generation)(void *self);
     /// After the optimiser's update (optional): queue.
     hirl_status_t (*after_step)(void *self, int64_t step);
     /// One un-augmented batch x f32 [n, H, W, C] to vectors [n, D], evaluation mode, nothing recorded.

@@ -49,6 +49,8 @@ void hirl_var_set_id(hirl_var_t *leaf, int64_t id);
 /// Marks a leaf's gradient as absent; true from the first contribution on.
 void hirl_var_clear_grad(hirl_var_t *leaf);
 bool hirl_var_has_grad(const hirl_var_t *leaf);
+/// Says what is so when something else than a backward pass has written a leaf's gradient: the launch of a recorded one.
+void hirl_var_set_grad_present(hirl_var_t *leaf, bool is_present);
 
 hirl_var_t *hirl_var_retain(hirl_var_t *var);
 void hirl_var_release(hirl_var_t **var);

@@ -77,8 +77,11 @@ const hirl_allocator_t *hirl_pool_allocator_view(hirl_pool_t *pool);
 size_t hirl_pool_used(const hirl_pool_t *pool);
 size_t hirl_pool_peak(const hirl_pool_t *pool);
 size_t hirl_pool_held(const hirl_pool_t *pool);
-/// Gives cached chunks back to the source.
+/// Gives cached chunks back to the source; a kept pool's stay, also when the source refuses more.
 void hirl_pool_trim(hirl_pool_t *pool);
+void hirl_pool_set_kept(hirl_pool_t *pool, bool is_kept);
+/// Blocks that have come back so far.
+uint64_t hirl_pool_n_given(const hirl_pool_t *pool);
 
 typedef struct hirl_storage hirl_storage_t;
 

@@ -23,7 +23,7 @@ typedef struct hirl_run_cfg {
     char log_level[HIRL_DECK_TEXT_MAX];
     double timeout, loss_scale;
     int64_t seed, threads, log_every, max_steps, max_skips, max_rollbacks, loss_scale_steps;
-    bool deterministic, tf32, allow_gpu_sharing;
+    bool deterministic, tf32, graph, allow_gpu_sharing;
 } hirl_run_cfg_t;
 extern const hirl_group_t hirl_run_group;
 
@@ -78,6 +78,7 @@ typedef struct hirl_session {
     hirl_registry_t *registry[HIRL_MAX_REGISTRIES]; // trainable first
     hirl_optimizer_t *optimizer;                    // pre-training and probe
     hirl_tensor_t scalars;        // f32: the step's losses and metrics, until they are read
+    struct graphs *graphs;        // recorded passes; NULL: none yet
     struct input *input;          // batches on their way to the backend
     hirl_loss_scale_t loss_scale; // on in a training in f16
     hirl_ckpt_writer_t *writer;   // rank 0, from the first checkpoint on

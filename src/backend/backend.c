@@ -224,6 +224,47 @@ void hirl_backend_weights_end(hirl_backend_t *be) {
     if (be->ops->weights_end) be->ops->weights_end(be);
 }
 
+struct hirl_graph {
+    hirl_backend_t *be; // HIRL_BORROW
+    void *state;        // the backend's
+};
+
+bool hirl_backend_can_capture(const hirl_backend_t *be) { return be->ops->capture_begin != NULL; }
+
+hirl_status_t hirl_backend_capture_begin(hirl_backend_t *be) {
+    HIRL_REQUIRE(be && be->ops->capture_begin, HIRL_ERR_UNSUPPORTED,
+                 "backend '%s' cannot record operations", be ? be->ops->name : "");
+    return be->ops->capture_begin(be, &be->allocator);
+}
+
+hirl_status_t hirl_backend_capture_end(hirl_backend_t *be, hirl_graph_t **graph_p) {
+    hirl_graph_t *graph = NULL;
+    hirl_status_t status = graph_p ? HIRL_ALLOC(HIRL_MEM_GENERAL, 1, &graph) : HIRL_OK;
+    // The recording ends in any case.
+    const hirl_status_t ended =
+        be->ops->capture_end(be, &be->allocator, graph ? &graph->state : NULL);
+    if (status == HIRL_OK) status = ended;
+    if (status != HIRL_OK) {
+        hirl_mem_free(graph);
+        return status;
+    }
+    if (!graph) return HIRL_OK;
+    graph->be = be;
+    *graph_p = graph;
+    return HIRL_OK;
+}
+
+hirl_status_t hirl_graph_launch(hirl_graph_t *graph) {
+    return graph->be->ops->graph_launch(graph->be, graph->state);
+}
+
+void hirl_graph_destroy(hirl_graph_t **graph) {
+    if (!graph || !*graph) return;
+    (*graph)->be->ops->graph_destroy((*graph)->be, (*graph)->state);
+    hirl_mem_free(*graph);
+    *graph = NULL;
+}
+
 hirl_status_t hirl_backend_mark(hirl_backend_t *be, int mark) {
     HIRL_REQUIRE(be && mark >= 0 && mark < HIRL_N_MARKS, HIRL_ERR_ARG, "mark %d, want 0..%d", mark,
                  HIRL_N_MARKS - 1);

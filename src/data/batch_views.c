@@ -34,9 +34,6 @@ hirl_status_t hirl_batch_make_view(hirl_backend_t *be, const hirl_batch_t *batch
     HIRL_REQUIRE(first >= 0 && n >= 1 && first <= batch->n - n, HIRL_ERR_ARG,
                  "rows %lld..%lld of a batch of %lld", (long long)first, (long long)(first + n - 1),
                  (long long)batch->n);
-    hirl_tensor_t view = {0};
-    HIRL_TRY(hirl_op_make_views(be, pixels, batch->recipe[v] + first, n, batch->size[v],
-                                batch->channels, batch->mean, batch->std, &view));
-    *view_p = view;
-    return HIRL_OK;
+    return hirl_op_make_views(be, pixels, batch->recipe[v] + first, n, batch->size[v],
+                              batch->channels, batch->mean, batch->std, view_p);
 }

@@ -21,6 +21,7 @@ typedef struct hirl {
     hirl_tensor_t centroid[HIRL_MAX_LEVELS];
     hirl_tensor_t positive, negative; // i32 [n, L], [n, M, L]: paths of the micro-batch
     int64_t clustered_epoch;          // -1: never
+    int64_t generation;
 } hirl_t;
 
 static void hirl_destroy(void **self) {
@@ -135,11 +136,12 @@ static double hirl_step_flops(void *self, const hirl_batch_t *batch) {
 // ---------------------------------------------------------------------------------------------- clustering
 
 // To `tensor`, whose place stays as long as its shape does.
-static hirl_status_t put(const hirl_t *h, const void *host, hirl_shape_t shape, hirl_dtype_t dtype,
+static hirl_status_t put(hirl_t *h, const void *host, hirl_shape_t shape, hirl_dtype_t dtype,
                          hirl_tensor_t *tensor) {
     hirl_backend_t *be = hirl_tape_backend_view(h->ctx.tape);
     if (!hirl_tensor_is_set(tensor) || !hirl_shape_equal(&tensor->shape, &shape)) {
         hirl_tensor_reset(tensor);
+        ++h->generation;
         HIRL_TRY(hirl_backend_tensor(be, shape, dtype, tensor));
     }
     return hirl_backend_upload(be, host, tensor);
@@ -321,6 +323,12 @@ static hirl_status_t hirl_before_step(void *self, int64_t step, double progress)
                                      : HIRL_OK;
 }
 
+// The first clustering adds a loss, and counts with its centroids; later ones go to the same memory.
+static int64_t hirl_generation(void *self) {
+    hirl_t *h = self;
+    return h->generation + (h->inner.ops->generation ? h->inner.ops->generation(h->inner.self) : 0);
+}
+
 static hirl_status_t hirl_after_step(void *self, int64_t step) {
     hirl_t *h = self;
     return h->inner.ops->after_step ? h->inner.ops->after_step(h->inner.self, step) : HIRL_OK;
@@ -425,6 +433,7 @@ const hirl_method_ops_t ssl_hirl_ops = {
     .before_step = hirl_before_step,
     .before_forward = hirl_before_forward,
     .forward = hirl_forward,
+    .generation = hirl_generation,
     .after_step = hirl_after_step,
     .embed = hirl_embed,
     .state = hirl_state,

@@ -30,6 +30,7 @@ typedef struct mocov2 {
     hirl_tensor_t queue; // f32 [K, D], rows of unit norm
     int64_t queue_pointer;
     int64_t n, n_global; // samples of a micro-batch, of this rank and of all
+    int64_t generation;
     // In the backend's memory, and always at the same place:
     hirl_tensor_t zeros;        // i32 [n]: the key's column among the logits
     hirl_tensor_t pack, unpack; // i32 [n]: see route_t
@@ -377,6 +378,7 @@ static hirl_status_t keys_shuffle(mocov2_t *m, const hirl_step_t *step, const sh
     hirl_shape_t shape = hirl_step_shape(step, 1);
     if (!hirl_tensor_is_set(&m->shuffled) || !hirl_shape_equal(&m->shuffled.shape, &shape)) {
         hirl_tensor_reset(&m->shuffled);
+        ++m->generation;
         HIRL_TRY(hirl_backend_tensor(hirl_tape_backend_view(tape), shape, HIRL_F32, &m->shuffled));
     }
     bool stays = step->view && (hirl_world_size(m->ctx.world) == 1 || hirl_tape_device_view(tape));
@@ -519,6 +521,8 @@ done:
     return status;
 }
 
+static int64_t mocov2_generation(void *self) { return ((const mocov2_t *)self)->generation; }
+
 static hirl_status_t mocov2_after_step(void *self, int64_t step) {
     mocov2_t *m = self;
     hirl_tensor_t rows = {0};
@@ -594,6 +598,7 @@ const hirl_method_ops_t ssl_mocov2_ops = {
     .before_step = mocov2_before_step,
     .before_forward = mocov2_before_forward,
     .forward = mocov2_forward,
+    .generation = mocov2_generation,
     .after_step = mocov2_after_step,
     .embed = mocov2_embed,
     .state = mocov2_state,

@@ -124,6 +124,9 @@ hirl_status_t hirl_var_create_leaf(hirl_tape_t *tape, const hirl_tensor_t *value
 void hirl_var_set_id(hirl_var_t *leaf, int64_t id) { leaf->id = id; }
 void hirl_var_clear_grad(hirl_var_t *leaf) { leaf->is_grad_set = false; }
 bool hirl_var_has_grad(const hirl_var_t *leaf) { return leaf->is_grad_set; }
+void hirl_var_set_grad_present(hirl_var_t *leaf, bool is_present) {
+    leaf->is_grad_set = is_present;
+}
 
 hirl_var_t *hirl_var_retain(hirl_var_t *var) {
     if (var) ++var->n_handles;

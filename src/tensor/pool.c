@@ -66,6 +66,8 @@ struct hirl_pool {
     hirl_pool_source_t source;
     arena_t small, large;
     size_t used, peak, held;
+    uint64_t n_given;
+    bool is_kept;
     records_t *records;
     block_t *spare;
     block_t **table; // blocks handed out, by address
@@ -301,6 +303,7 @@ static void pool_free(void *ctx, void *data, size_t bytes) {
     HIRL_ASSERT(bytes <= block->bytes);
     arena_t *arena = bytes <= SMALL_LIMIT ? &pool->small : &pool->large;
     pool->used -= block->bytes;
+    ++pool->n_given;
     if (pool->source.space != HIRL_SPACE_DEVICE) POISON(data, block->bytes);
     if (block->after && block->after->is_free) absorb(pool, arena, block);
     if (block->before && block->before->is_free) {
@@ -397,7 +400,11 @@ static void trim_arena(hirl_pool_t *pool, arena_t *arena) {
     }
 }
 
+void hirl_pool_set_kept(hirl_pool_t *pool, bool is_kept) { pool->is_kept = is_kept; }
+uint64_t hirl_pool_n_given(const hirl_pool_t *pool) { return pool->n_given; }
+
 void hirl_pool_trim(hirl_pool_t *pool) {
+    if (pool->is_kept) return;
     trim_arena(pool, &pool->small);
     trim_arena(pool, &pool->large);
 }

@@ -117,11 +117,20 @@ hirl_status_t input_views(hirl_session_t *s, const hirl_step_request_t *request,
     const hirl_batch_t *batch = request->batch;
     const hirl_tensor_t *whole = request->view ? request->view : place->view;
     *are_made_p = s->input->is_device || batch->pixels || request->view;
-    for (int v = 0; *are_made_p && v < batch->n_views; ++v)
-        HIRL_TRY(
-            batch->pixels && !request->view
-                ? hirl_batch_make_view(s->backend, batch, &place->pixels, v, first, n, &view[v])
-                : hirl_tensor_rows(&whole[v], first, n, &view[v]));
+    for (int v = 0; *are_made_p && v < batch->n_views; ++v) {
+        hirl_tensor_t rows = {0};
+        if (batch->pixels && !request->view) {
+            HIRL_TRY(
+                hirl_batch_make_view(s->backend, batch, &place->pixels, v, first, n, &view[v]));
+        } else if (!hirl_tensor_is_set(&view[v])) {
+            HIRL_TRY(hirl_tensor_rows(&whole[v], first, n, &view[v]));
+        } else {
+            HIRL_TRY(hirl_tensor_rows(&whole[v], first, n, &rows));
+            hirl_status_t status = hirl_op_to_plain(s->backend, &rows, HIRL_F32, &view[v]);
+            hirl_tensor_reset(&rows);
+            HIRL_TRY(status);
+        }
+    }
     return HIRL_OK;
 }
 

@@ -138,6 +138,7 @@ void hirl_session_destroy(hirl_session_t **session) {
     if (!session || !*session) return;
     hirl_session_t *s = *session;
     hirl_ckpt_writer_destroy(&s->writer);
+    graphs_destroy(&s->graphs); // before the communicators that they use
     input_destroy(&s->input);
     hirl_tensor_reset(&s->scalars);
     hirl_loss_scale_reset(&s->loss_scale);
@@ -201,6 +202,11 @@ static const hirl_key_t run_keys[] = {
         "CPUs all do."),
     HIRL_ROW_BOOL(hirl_run_cfg_t, tf32, ".false.",
                   "On GPUs: products of f32 numbers may round them to TF32 (10 bits of mantissa)."),
+    HIRL_ROW_BOOL(
+        hirl_run_cfg_t, graph, ".true.",
+        "On GPUs: record the forward and backward pass of a step, and launch it as one (a "
+        "CUDA graph) instead of operation by operation, with the same bits. It takes "
+        "memory of its own. Where it cannot be done, the log says why."),
     HIRL_ROW_BOOL(
         hirl_run_cfg_t, allow_gpu_sharing, ".false.",
         "Let ranks of a node share a GPU. NCCL does not: gradients then go through the host's "

@@ -54,30 +54,30 @@ static hirl_status_t scalars_read(hirl_session_t *s, hirl_step_result_t *result)
     return status;
 }
 
-static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *request, int micro,
-                                 hirl_step_result_t *result) {
-    int n_micro = (int)s->optim->accumulate;
-    int64_t n = request->batch->n / n_micro;
-    hirl_step_t step = {.batch = request->batch,
-                        .first = micro * n,
-                        .n = n,
-                        .micro = micro,
-                        .n_micro = n_micro,
-                        .step = request->step,
-                        .draws = request->draws};
+// A micro-batch's forward and backward pass, and after the last the reduction.
+typedef struct pass {
+    hirl_session_t *s;
+    hirl_reducer_t *reducer;
+    const hirl_step_request_t *request;
+    hirl_step_t step;
+    hirl_tensor_t
+        *view; // [HIRL_MAX_VIEWS] handles that need not outlive the forward pass; NULL: they do
+} pass_t;
+
+static hirl_status_t pass_run(void *ctx, hirl_step_result_t *named) {
+    pass_t *pass = ctx;
+    hirl_session_t *s = pass->s;
+    const hirl_step_request_t *request = pass->request;
+    const int n_micro = pass->step.n_micro, micro = pass->step.micro;
+    const bool is_last = micro == n_micro - 1;
     hirl_terms_t terms = {0};
-    hirl_tensor_t view[HIRL_MAX_VIEWS] = {{0}};
     float weight[HIRL_MAX_TERMS];
     hirl_status_t status = HIRL_OK;
-    bool are_made = false;
-    HIRL_TRY_GOTO(input_views(s, request, step.first, n, view, &are_made), status, done);
-    if (are_made) step.view = view;
-    if (s->method.ops->before_forward)
-        HIRL_TRY_GOTO(s->method.ops->before_forward(s->method.self, &step), status, done);
+    if (is_last) HIRL_TRY(hirl_reducer_begin(pass->reducer));
     HIRL_TRY_GOTO(hirl_registries_hold(s->backend, s->registry, s->n_registries), status, done);
-    HIRL_TRY_GOTO(s->method.ops->forward(s->method.self, &step, &terms), status, done);
+    HIRL_TRY_GOTO(s->method.ops->forward(s->method.self, &pass->step, &terms), status, done);
     // what the backward pass needs of them, the tape holds
-    for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
+    for (int v = 0; pass->view && v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&pass->view[v]);
     // means over the ranks' micro-batches: gradients are summed over ranks and micro-batches
     for (int i = 0; i < terms.n_losses; ++i)
         weight[i] = terms.loss_weight[i] / (float)(n_micro * hirl_world_size(s->world));
@@ -87,27 +87,60 @@ static hirl_status_t micro_batch(hirl_session_t *s, const hirl_step_request_t *r
     for (int i = 0; i < terms.n_embeddings; ++i) hirl_var_release(&terms.embedding[i]);
     terms.n_embeddings = 0;
     HIRL_TRY_GOTO(hirl_tape_backward(s->tape, terms.loss, weight, terms.n_losses), status, done);
-    terms_name(&terms, result);
-    status = terms_keep(s, &terms, micro);
+    terms_name(&terms, named);
+    HIRL_TRY_GOTO(terms_keep(s, &terms, micro), status, done);
+    if (is_last) status = hirl_reducer_end(pass->reducer);
 done:
     hirl_backend_weights_end(s->backend);
-    for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
     hirl_terms_reset(&terms);
     if (status != HIRL_OK) hirl_tape_reset(s->tape);
+    return status;
+}
+
+static hirl_status_t micro_batch(hirl_session_t *s, hirl_reducer_t *reducer,
+                                 const hirl_step_request_t *request, int micro, bool has_graphs,
+                                 hirl_step_result_t *result) {
+    int n_micro = (int)s->optim->accumulate;
+    int64_t n = request->batch->n / n_micro;
+    hirl_tensor_t view[HIRL_MAX_VIEWS] = {{0}};
+    pass_t pass = {.s = s,
+                   .reducer = reducer,
+                   .request = request,
+                   .step = {.batch = request->batch,
+                            .first = micro * n,
+                            .n = n,
+                            .micro = micro,
+                            .n_micro = n_micro,
+                            .step = request->step,
+                            .draws = request->draws},
+                   .view = has_graphs ? NULL : view};
+    hirl_status_t status = HIRL_OK;
+    bool are_made = has_graphs;
+    HIRL_TRY_GOTO(has_graphs ? graphs_views(s, request, pass.step.first, n, view)
+                             : input_views(s, request, pass.step.first, n, view, &are_made),
+                  status, done);
+    if (are_made) pass.step.view = view;
+    if (s->method.ops->before_forward)
+        HIRL_TRY_GOTO(s->method.ops->before_forward(s->method.self, &pass.step), status, done);
+    status = has_graphs
+                 ? graphs_run(s, micro, &(graphs_work_t){.run = pass_run, .ctx = &pass}, result)
+                 : pass_run(&pass, result);
+done:
+    for (int v = 0; v < HIRL_MAX_VIEWS; ++v) hirl_tensor_reset(&view[v]);
     return status;
 }
 
 static hirl_status_t micro_batches(hirl_session_t *s, hirl_reducer_t *reducer,
                                    const hirl_step_request_t *request, hirl_step_result_t *result) {
     int n_micro = (int)s->optim->accumulate;
+    bool has_graphs = false;
     if (!hirl_tensor_is_set(&s->scalars))
         HIRL_TRY(hirl_backend_tensor(s->backend, hirl_shape_1((int64_t)n_micro * ROW), HIRL_F32,
                                      &s->scalars));
+    HIRL_TRY(graphs_begin_step(s, request, &has_graphs));
     HIRL_TRY(input_take(s, request));
-    for (int micro = 0; micro < n_micro; ++micro) {
-        if (micro == n_micro - 1) HIRL_TRY(hirl_reducer_begin(reducer));
-        HIRL_TRY(micro_batch(s, request, micro, result));
-    }
+    for (int micro = 0; micro < n_micro; ++micro)
+        HIRL_TRY(micro_batch(s, reducer, request, micro, has_graphs, result));
     return input_release(s);
 }
 
@@ -157,7 +190,6 @@ hirl_status_t hirl_session_step(hirl_session_t *s, hirl_reducer_t *reducer,
     if (s->method.ops->before_step)
         HIRL_TRY(s->method.ops->before_step(s->method.self, request->step, progress));
     HIRL_TRY(micro_batches(s, reducer, request, &result));
-    HIRL_TRY(hirl_reducer_end(reducer));
     bool has_wait = request->while_busy && is_device(s);
     if (has_wait) HIRL_TRY(use_wait(s, request));
     if (request->after_backward) HIRL_TRY(request->after_backward(request->watch_ctx, NULL, 0));

@@ -15,11 +15,31 @@ hirl_status_t input_create(hirl_session_t *s, input_t **input_p);
 void input_destroy(input_t **input);
 /// Makes the request's batch, whose upload was begun or is begun now, that of the step: operations from here on may read it.
 hirl_status_t input_take(hirl_session_t *s, const hirl_step_request_t *request);
-/// Rows [first, first + n) of its views on the backend, each a new handle. *are_made_p false: they stay in the batch.
+/// Rows [first, first + n) of its views on the backend: a new handle for each that is {0}, else copied there. *are_made_p false: they stay
+/// in the batch.
 hirl_status_t input_views(hirl_session_t *s, const hirl_step_request_t *request, int64_t first,
                           int64_t n, hirl_tensor_t view[HIRL_MAX_VIEWS], bool *are_made_p);
 /// Everything that reads the batch was asked for.
 hirl_status_t input_release(hirl_session_t *s);
+
+/// The forward and backward pass of a micro-batch, with the reduction after the last: it must be the same work in each step, apart from what
+/// tensors hold, and write what the terms are called, no more, to `named`.
+typedef struct graphs_work {
+    hirl_status_t (*run)(void *ctx, hirl_step_result_t *named);
+    void *ctx;
+} graphs_work_t;
+/// Passes recorded as graphs (run%graph); s->graphs, made by the first step that may use them.
+typedef struct graphs graphs_t;
+void graphs_destroy(graphs_t **graphs);
+/// *are_used_p false: the step's passes are not to be run by graphs_run. Not collective, but decides alike on all ranks.
+hirl_status_t graphs_begin_step(hirl_session_t *s, const hirl_step_request_t *request,
+                                bool *are_used_p);
+/// Handles of the views of a micro-batch, where graphs find them.
+hirl_status_t graphs_views(hirl_session_t *s, const hirl_step_request_t *request, int64_t first,
+                           int64_t n, hirl_tensor_t view[HIRL_MAX_VIEWS]);
+/// Runs the work, operation by operation or as a graph, after before_forward. Collective while it records.
+hirl_status_t graphs_run(hirl_session_t *s, int micro, const graphs_work_t *work,
+                         hirl_step_result_t *named);
 
 /// Time a step's parts took, in seconds.
 typedef struct step_times {

@@ -1,9 +1,9 @@
 # test: alone=no timeout=400 needs=python3-h5py,dataset-fashion-mnist
 """Training on run%device = 'cuda' is training on 'cpu', to rounding: HIRL on MoCo v2 in f32,
 bf16 and f16, on one rank and on two, with batch statistics within a rank and across ranks; on the
-device it repeats its bits, and a run that is stopped and restarted keeps them. Then what is told
-where no device can be had. The device is the emulated one, or, in a build with CUDA=1, the machine's own
-(on which two ranks share it, by way of the host)."""
+device it repeats its bits, with graphs and without, and a run that is stopped and restarted keeps
+them. Then what is told where no device can be had. The device is the emulated one, or, in a build
+with CUDA=1, the machine's own (on which two ranks share it, by way of the host)."""
 
 import os
 import shutil
@@ -149,17 +149,52 @@ check("step = 5 " in result.text, "restart: goes on after step 5")
 check_same_bits("restarted", "one_rank_cuda_seed0", "stopped", N_STEPS)
 check_same_metrics("restarted", "one_rank_cuda_seed0", "stopped")
 
-# In the steady state nothing is allocated: neither device nor host asks the system for more.
-result = train(
-    "cuda", "steady", "run%log_level='debug'", "run%hierarchy='none'", "run%max_steps=6"
+# Passes recorded as graphs, as all of the above, give the bits that they give operation by
+# operation: with a queue, shuffles, paths and centroids that change from step to step; of two
+# ranks' micro-batches, recorded again when the first clustering adds a loss (before step 9).
+GRAPHS = "graphs: forward and backward pass are launched as one from step 4 on"
+result = train("cuda", "eager", "run%seed=0", "run%graph=F")
+check("graphs:" not in result.text, "run%graph = .false.: no word of graphs")
+check_same_bits("without graphs", "one_rank_cuda_seed0", "eager", N_STEPS)
+check_same_metrics("without graphs", "one_rank_cuda_seed0", "eager")
+if EMULATED:
+    # Where the device refuses, all goes on as without.
+    env = {"HIRL_EMU_FAIL": "cudaGraphInstantiate:1"}
+    result = train("cuda", "refused", "run%seed=0", "run%max_steps=5", env=env.items())
+    check("graphs: off, operations are launched one by one: " in result.text, "refused: said so")
+    check_same_bits("refused", "one_rank_cuda_seed0", "refused", 5)
+MICRO = (
+    "run%seed=0",
+    "optim%accumulate=2",
+    "model%bn_group=4",
+    "hirl%cluster_warmup_epoch=1",
+    "schedule%epochs=1.625",
 )
-lines = result.text.splitlines()
-asked = [i for i, line in enumerate(lines) if "device memory: " in line]
-first = next((i for i, line in enumerate(lines) if "step = 1/" in line), 0)
-check(
-    asked and first and asked[-1] < first,
-    "%d requests for device memory, all before the end of step 1" % len(asked),
-)
+train("cuda", "micro_eager", "run%graph=F", *MICRO, ranks=2)
+result = train("cuda", "micro", *MICRO, ranks=2)
+if EMULATED:
+    check(GRAPHS in result.text, "two micro-batches: " + GRAPHS)
+check_same_bits("two micro-batches without graphs", "micro", "micro_eager", 13)
+check_same_metrics("two micro-batches without graphs", "micro", "micro_eager")
+
+# In the steady state nothing is allocated: neither device nor host asks the system for more after
+# the first step, nor after the passes are recorded.
+for switch, last in (("F", "step = 1/"), ("T", GRAPHS)):
+    result = train(
+        "cuda",
+        "steady_" + switch,
+        "run%log_level='debug'",
+        "run%hierarchy='none'",
+        "run%max_steps=6",
+        "run%graph=" + switch,
+    )
+    lines = result.text.splitlines()
+    asked = [i for i, line in enumerate(lines) if "device memory: " in line]
+    at = next((i for i, line in enumerate(lines) if last in line), 0)
+    check(
+        asked and at and asked[-1] < at,
+        "%d requests for device memory, all before '%s'" % (len(asked), last),
+    )
 
 # ------------------------------------------------------------------------ what can go wrong
 

@@ -1,6 +1,6 @@
 // What a device does beside or after the host: uploads whose source is written again at once, uploads that run beside the operations into
-// memory that is read by turns, times between marks. On the emulated device nothing runs before something waits for it, so that a
-// missing order shows as the numbers of another round.
+// memory that is read by turns, times between marks, operations recorded as graphs. On the emulated device nothing runs before something
+// waits for it, so that a missing order shows as the numbers of another round, and memory that a graph does not own as a wrong number.
 // test: backends=ref,cuda timeout=60
 #include "hirl/backend.h"
 
@@ -133,10 +133,135 @@ static void test_marks(void) {
     hirl_tensor_reset(&x);
 }
 
+// y = 2 x + z^2 by way of tensors that the operations make, and so take from the graph's memory.
+static hirl_status_t work(const hirl_tensor_t *x, const hirl_tensor_t *z, hirl_tensor_t *y) {
+    hirl_tensor_t square = {0}, sum = {0};
+    hirl_status_t status = hirl_op_mul(be, z, z, &square);
+    if (status == HIRL_OK) status = hirl_op_add(be, x, x, &sum);
+    if (status == HIRL_OK) status = hirl_op_add(be, &sum, &square, y);
+    hirl_tensor_reset(&square);
+    hirl_tensor_reset(&sum);
+    return status;
+}
+
+static hirl_graph_t *record(const hirl_tensor_t *x, const hirl_tensor_t *z, hirl_tensor_t *y) {
+    hirl_graph_t *graph = NULL;
+    NEED_OK(hirl_backend_capture_begin(be));
+    NEED_OK(work(x, z, y));
+    NEED_OK(hirl_backend_capture_end(be, &graph));
+    return graph;
+}
+
+static void put(hirl_tensor_t *x, float value) {
+    float host[N];
+    for (int i = 0; i < N; i++) host[i] = value + (float)(i % 5);
+    NEED_OK(hirl_backend_upload(be, host, x));
+}
+
+static int count_unequal(const hirl_tensor_t *y, float x, float z) {
+    float host[N];
+    int n = 0;
+    NEED_OK(hirl_backend_download(be, y, host));
+    for (int i = 0; i < N; i++) {
+        const float a = x + (float)(i % 5), b = z + (float)(i % 5);
+        n += host[i] != 2 * a + b * b;
+    }
+    return n;
+}
+
+static void test_graphs(void) {
+    hirl_tensor_t x = tensor(N), z = tensor(N), y[2] = {tensor(N), tensor(N)};
+    hirl_tensor_t other[4] = {{0}};
+    hirl_graph_t *graph[2] = {NULL};
+    put(&x, 1), put(&z, 2), put(&y[0], -1), put(&y[1], -2);
+    graph[0] = record(&x, &z, &y[0]);
+    graph[1] = record(&z, &x, &y[1]);
+    CHECK(count_unequal(&y[0], 1, 2) > 0); // nothing has run
+    // Memory taken after the recording, which must not be the graphs'.
+    for (int i = 0; i < 4; i++) {
+        other[i] = tensor(N);
+        put(&other[i], (float)(100 * i));
+    }
+    // What changes from launch to launch are the numbers in the tensors.
+    for (int i = 0; i < 3; i++) {
+        put(&x, (float)(3 + i)), put(&z, (float)(7 - i));
+        NEED_OK(hirl_graph_launch(graph[0]));
+        NEED_OK(hirl_graph_launch(graph[1]));
+        CHECK_EQ_I(count_unequal(&y[0], (float)(3 + i), (float)(7 - i)), 0);
+        CHECK_EQ_I(count_unequal(&y[1], (float)(7 - i), (float)(3 + i)), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        float got[N];
+        NEED_OK(hirl_backend_download(be, &other[i], got));
+        CHECK(got[0] == (float)(100 * i) && got[N - 1] == (float)(100 * i + (N - 1) % 5));
+        hirl_tensor_reset(&other[i]);
+    }
+    const size_t with = hirl_backend_memory_used(be);
+    hirl_graph_destroy(&graph[0]);
+    put(&x, 11);
+    NEED_OK(hirl_graph_launch(graph[1])); // still has its memory
+    CHECK_EQ_I(count_unequal(&y[1], 5, 11), 0);
+    hirl_graph_destroy(&graph[1]);
+    hirl_graph_destroy(&graph[1]);
+    CHECK(hirl_backend_memory_used(be) < with);
+    for (int i = 0; i < 2; i++) hirl_tensor_reset(&y[i]);
+    hirl_tensor_reset(&x);
+    hirl_tensor_reset(&z);
+}
+
+// What needs the host, and memory that a graph could not rely on; after each refusal all goes on as before.
+static void test_refusals(void) {
+    float host[N] = {0};
+    double sum = 0;
+    for (int i = 0; i < 7; i++) {
+        hirl_tensor_t x = tensor(N), z = tensor(N), y = tensor(N), more = {0};
+        hirl_graph_t *graph = NULL;
+        put(&x, 1), put(&z, 2);
+        NEED_OK(hirl_backend_capture_begin(be));
+        NEED_OK(work(&x, &z, &y));
+        if (i == 0)
+            CHECK_FAILS(hirl_backend_upload(be, host, &x), HIRL_ERR_UNSUPPORTED, "host memory");
+        if (i == 1)
+            CHECK_FAILS(hirl_backend_download(be, &x, host), HIRL_ERR_UNSUPPORTED, "a download");
+        if (i == 2)
+            CHECK_FAILS(hirl_backend_synchronize(be), HIRL_ERR_UNSUPPORTED,
+                        "a wait for the device");
+        if (i == 3)
+            CHECK_FAILS(hirl_op_sum_squares(be, &x, &sum), HIRL_ERR_UNSUPPORTED, "recorded");
+        if (i == 4)
+            CHECK_FAILS(hirl_backend_capture_begin(be), HIRL_ERR_UNSUPPORTED, "within a recording");
+        if (i == 5) hirl_tensor_reset(&z);
+        if (i == 6) more = tensor(N);
+        if (i == 5)
+            CHECK_FAILS(hirl_backend_capture_end(be, &graph), HIRL_ERR_UNSUPPORTED,
+                        "memory from before the recording was given back");
+        else if (i == 6)
+            CHECK_FAILS(hirl_backend_capture_end(be, &graph), HIRL_ERR_UNSUPPORTED,
+                        "still held after it");
+        else
+            CHECK_OK(hirl_backend_capture_end(be, NULL));
+        CHECK(graph == NULL);
+        if (i == 5) z = tensor(N);
+        put(&x, 4), put(&z, 5);
+        NEED_OK(work(&x, &z, &y));
+        CHECK_EQ_I(count_unequal(&y, 4, 5), 0);
+        hirl_tensor_reset(&more);
+        hirl_tensor_reset(&x);
+        hirl_tensor_reset(&y);
+        hirl_tensor_reset(&z);
+    }
+}
+
 TEST_MAIN {
     NEED_OK(hirl_backend_create(test_backend(), 0, &be));
     RUN(test_staged);
     RUN(test_beside);
     RUN(test_marks);
+    if (hirl_backend_can_capture(be)) {
+        RUN(test_graphs);
+        RUN(test_refusals);
+    } else {
+        CHECK_FAILS(hirl_backend_capture_begin(be), HIRL_ERR_UNSUPPORTED, "cannot record");
+    }
     hirl_backend_destroy(&be);
 }

@@ -549,9 +549,40 @@ static void test_graph(void) {
     NEED_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     NEED_CUDA(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
     NEED_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-    NEED_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
-    CHECK_CUDA(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported);
+    // What would have the host wait, or take memory, breaks a capture, and so does a fork that does not come back.
+    for (int i = 0; i < 6; ++i) {
+        void *data = NULL;
+        enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+        NEED_CUDA(cudaStreamBeginCapture(stream, i == 5 ? cudaStreamCaptureModeThreadLocal
+                                                        : cudaStreamCaptureModeGlobal));
+        emu_fill(stream, x, 4, 9);
+        if (i == 0) CHECK_CUDA(cudaStreamSynchronize(stream), cudaErrorStreamCaptureUnsupported);
+        if (i == 1) CHECK_CUDA(cudaMalloc(&data, 16), cudaErrorStreamCaptureUnsupported);
+        if (i == 2)
+            CHECK_CUDA(cudaMemcpyAsync(x, host, sizeof host, cudaMemcpyHostToDevice, stream),
+                       cudaErrorStreamCaptureUnsupported);
+        if (i == 3) CHECK_CUDA(cudaMallocHost(&data, 16), cudaErrorStreamCaptureUnsupported);
+        if (i == 4) {
+            NEED_CUDA(cudaEventRecord(event, stream));
+            NEED_CUDA(cudaStreamWaitEvent(other, event, 0));
+        }
+        if (i == 5) { // of this thread, which says that it knows
+            NEED_CUDA(cudaThreadExchangeStreamCaptureMode(&mode));
+            NEED_CUDA(cudaMalloc(&data, 16));
+            NEED_CUDA(cudaThreadExchangeStreamCaptureMode(&mode));
+            NEED_CUDA(cudaStreamEndCapture(stream, &graph));
+            NEED_CUDA(cudaGraphDestroy(graph));
+            NEED_CUDA(cudaFree(data));
+            continue;
+        }
+        CHECK_CUDA(cudaStreamEndCapture(stream, &graph),
+                   i == 4 ? cudaErrorStreamCaptureUnjoined : cudaErrorStreamCaptureInvalidated);
+        CHECK(graph == NULL && data == NULL);
+        (void)cudaGetLastError();
+    }
+    CHECK_CUDA(cudaStreamWaitEvent(stream, event, 0), cudaErrorInvalidValue); // of an ended capture
     (void)cudaGetLastError();
+    NEED_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal));
     emu_fill(stream, x, 4, 9);
     NEED_CUDA(cudaEventRecord(event, stream));
     NEED_CUDA(cudaStreamWaitEvent(other, event, 0));

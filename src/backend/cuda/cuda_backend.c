@@ -38,9 +38,18 @@ hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const cha
 
 // ---------------------------------------------------------------------------------------------- memory
 
+/// What graphs work in is theirs between their runs, too.
+static size_t graph_memory(const cuda_ctx_t *ctx) {
+    return ctx->n_graphs > 0 ? hirl_pool_held(ctx->graph_pool) : 0;
+}
+
 static hirl_status_t device_take(void *state, size_t bytes, void **memory_p) {
     cuda_ctx_t *ctx = state;
+    // A recording, too, may make the pool grow: that is no work of the stream.
+    enum cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    HIRL_TRY_CUDA(cudaThreadExchangeStreamCaptureMode(&mode));
     const cudaError_t code = cudaMalloc(memory_p, bytes);
+    HIRL_TRY_CUDA(cudaThreadExchangeStreamCaptureMode(&mode));
     if (code == cudaSuccess) {
         char more[32], held[32];
         hirl_log_rank(HIRL_LOG_DEBUG, "device memory: %s more than %s",
@@ -54,22 +63,32 @@ static hirl_status_t device_take(void *state, size_t bytes, void **memory_p) {
     size_t n_free = 0, n_total = 0;
     char asked[32], held[32], used[32], free_text[32], total[32], other[32];
     (void)cudaMemGetInfo(&n_free, &n_total);
-    const size_t own = hirl_pool_held(ctx->pool);
+    const size_t own = hirl_pool_held(ctx->pool) + graph_memory(ctx);
     return HIRL_FAIL(
         HIRL_ERR_MEMORY,
         "cannot allocate %s on CUDA device %d: this rank holds %s of it (%s in use), others hold "
         "%s, %s of %s is "
-        "free; use a smaller batch or model, optim%%accumulate, or more ranks",
+        "free; use a smaller batch or model, optim%%accumulate, or more ranks%s",
         hirl_text_bytes(asked, (double)bytes), ctx->device, hirl_text_bytes(held, (double)own),
         hirl_text_bytes(used, (double)hirl_pool_used(ctx->pool)),
         hirl_text_bytes(other, n_total > n_free + own ? (double)(n_total - n_free - own) : 0.0),
-        hirl_text_bytes(free_text, (double)n_free), hirl_text_bytes(total, (double)n_total));
+        hirl_text_bytes(free_text, (double)n_free), hirl_text_bytes(total, (double)n_total),
+        graph_memory(ctx) > 0 ? ", or set run%graph = .false." : "");
 }
 
 static void device_give(void *state, void *memory, size_t bytes) {
     (void)state;
     (void)bytes;
     (void)cudaFree(memory); // waits for work that still uses it
+}
+
+hirl_status_t hirl_cuda_pool_create(cuda_ctx_t *ctx, hirl_pool_t **pool_p) {
+    const hirl_pool_source_t source = {.space = HIRL_SPACE_DEVICE,
+                                       .granule = GRANULE,
+                                       .ctx = ctx,
+                                       .take = device_take,
+                                       .give = device_give};
+    return hirl_pool_create(&source, pool_p);
 }
 
 hirl_status_t hirl_cuda_scratch(cuda_ctx_t *ctx, size_t bytes, void **data_p) {
@@ -123,6 +142,7 @@ static hirl_status_t tell_fault(cuda_ctx_t *ctx) {
 }
 
 hirl_status_t hirl_cuda_wait(cuda_ctx_t *ctx) {
+    HIRL_TRY(hirl_cuda_capture_refuse(ctx, "a wait for the device"));
     // Kernels, and whatever the stream was told to wait for: the watchdog names this when another rank is late.
     hirl_beat_enter("cudaStreamSynchronize");
     const cudaError_t code = cudaStreamSynchronize(ctx->stream);
@@ -136,6 +156,7 @@ static size_t bytes_of(const hirl_tensor_t *x) {
 }
 
 hirl_status_t hirl_download_cuda(hirl_backend_t *be, const hirl_tensor_t *tensor, void *host) {
+    HIRL_TRY(hirl_cuda_capture_refuse(cuda_ctx(be), "a download"));
     if (bytes_of(tensor) > 0)
         HIRL_TRY_CUDA(cudaMemcpyAsync(host, hirl_tensor_data(tensor), bytes_of(tensor),
                                       cudaMemcpyDeviceToHost, cuda_ctx(be)->stream));
@@ -210,6 +231,7 @@ static void cuda_close(void *state) {
     hirl_cuda_plans_destroy(&ctx->plans);
     if (ctx->dnn) (void)cudnnDestroy(ctx->dnn);
     if (ctx->blas) (void)cublasLtDestroy(ctx->blas);
+    hirl_pool_destroy(&ctx->graph_pool);
     hirl_pool_destroy(&ctx->pool);
     if (ctx->fault) (void)cudaFreeHost(ctx->fault);
     for (int i = 0; i < HIRL_N_MARKS; ++i)
@@ -229,12 +251,7 @@ static hirl_status_t cuda_open(const hirl_backend_options_t *options, void **ctx
     HIRL_TRY_GOTO(choose_device(ctx, options->device), status, err_close);
     HIRL_TRY_CUDA_GOTO(cudaStreamCreateWithFlags(&ctx->stream, cudaStreamNonBlocking), status,
                        err_close);
-    const hirl_pool_source_t source = {.space = HIRL_SPACE_DEVICE,
-                                       .granule = GRANULE,
-                                       .ctx = ctx,
-                                       .take = device_take,
-                                       .give = device_give};
-    HIRL_TRY_GOTO(hirl_pool_create(&source, &ctx->pool), status, err_close);
+    HIRL_TRY_GOTO(hirl_cuda_pool_create(ctx, &ctx->pool), status, err_close);
     ctx->allocator = hirl_pool_allocator_view(ctx->pool);
     ctx->host = (hirl_allocator_t){
         .space = HIRL_SPACE_PINNED, .ctx = ctx, .alloc = host_alloc, .free = host_free};
@@ -260,11 +277,15 @@ static void *cuda_stream_view(const void *ctx) { return ((const cuda_ctx_t *)ctx
 static const hirl_allocator_t *cuda_host_allocator_view(const void *ctx) {
     return &((const cuda_ctx_t *)ctx)->host;
 }
-static size_t cuda_memory_used(const void *ctx) {
-    return hirl_pool_used(((const cuda_ctx_t *)ctx)->pool);
+static size_t cuda_memory_used(const void *state) {
+    const cuda_ctx_t *ctx = state;
+    return hirl_pool_used(ctx->pool) + graph_memory(ctx);
 }
-static size_t cuda_memory_peak(const void *ctx) {
-    return hirl_pool_peak(((const cuda_ctx_t *)ctx)->pool);
+/// With graphs, the larger of the highest use without them, and of what they and the rest take now.
+static size_t cuda_memory_peak(const void *state) {
+    const cuda_ctx_t *ctx = state;
+    const size_t peak = hirl_pool_peak(ctx->pool), now = cuda_memory_used(state);
+    return peak > now ? peak : now;
 }
 
 const hirl_backend_ops_t hirl_backend_ops_cuda = {
@@ -291,6 +312,10 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .upload_release = hirl_upload_release_cuda,
     .weights_begin = hirl_weights_begin_cuda,
     .weights_end = hirl_weights_end_cuda,
+    .capture_begin = hirl_capture_begin_cuda,
+    .capture_end = hirl_capture_end_cuda,
+    .graph_launch = hirl_graph_launch_cuda,
+    .graph_destroy = hirl_graph_destroy_cuda,
     .mark = hirl_mark_cuda,
     .mark_seconds = hirl_mark_seconds_cuda,
     .to_plain = hirl_to_plain_cuda,

@@ -19,8 +19,12 @@ typedef struct cuda_weights cuda_weights_t; // forms of parameters
 
 typedef struct cuda_ctx {
     hirl_pool_t *pool;                 // caching; gives blocks again in stream order
-    const hirl_allocator_t *allocator; // of the pool
-    hirl_allocator_t host;             // of pinned memory
+    hirl_pool_t *graph_pool;           // of what graphs recorded; NULL until the first
+    const hirl_allocator_t *allocator; // of the one in use
+    bool is_capturing;                 // operations are recorded, not run
+    int n_graphs;
+    uint64_t n_given_before; // blocks given back to the pool before the recording
+    hirl_allocator_t host;   // of pinned memory
     int device;
     int n_multiprocessors;
     bool is_deterministic;          // choose only algorithms that give the same bits every time
@@ -83,6 +87,10 @@ hirl_status_t hirl_cuda_fail_dnn(cudnnStatus_t code, const char *what, const cha
 /// work that uses it is asked for.
 hirl_status_t hirl_cuda_scratch(cuda_ctx_t *ctx, size_t bytes, void **data_p);
 void hirl_cuda_scratch_free(cuda_ctx_t *ctx, size_t bytes, void *data);
+
+hirl_status_t hirl_cuda_pool_create(cuda_ctx_t *ctx, hirl_pool_t **pool_p);
+/// Fails with HIRL_ERR_UNSUPPORTED in a recording: `what` needs the host.
+hirl_status_t hirl_cuda_capture_refuse(const cuda_ctx_t *ctx, const char *what);
 
 hirl_status_t hirl_cuda_staging_create(cuda_staging_t **staging_p);
 /// After the stream has been waited for.
@@ -326,6 +334,13 @@ hirl_status_t hirl_upload_begin_cuda(hirl_backend_t *be, void *state, const void
                                      const hirl_tensor_t *tensor);
 hirl_status_t hirl_upload_end_cuda(hirl_backend_t *be, void *state);
 hirl_status_t hirl_upload_release_cuda(hirl_backend_t *be, void *state);
+// cuda_graph.c
+hirl_status_t hirl_capture_begin_cuda(hirl_backend_t *be, const hirl_allocator_t **allocator_p);
+hirl_status_t hirl_capture_end_cuda(hirl_backend_t *be, const hirl_allocator_t **allocator_p,
+                                    void **graph_p);
+hirl_status_t hirl_graph_launch_cuda(hirl_backend_t *be, void *graph);
+void hirl_graph_destroy_cuda(hirl_backend_t *be, void *graph);
+// cuda_upload.c
 hirl_status_t hirl_mark_cuda(hirl_backend_t *be, int mark);
 hirl_status_t hirl_mark_seconds_cuda(hirl_backend_t *be, int from, int to, double *seconds_p);
 // cuda_backend.c

@@ -120,6 +120,7 @@ hirl_status_t hirl_ema_cuda(hirl_backend_t *be, float m, const hirl_tensor_t *x,
 /// Copies a device's double, in scratch, to the host and waits.
 static hirl_status_t take_sum(cuda_ctx_t *ctx, const double *d_sum, double *sum_p) {
     double sum = 0;
+    HIRL_TRY(hirl_cuda_capture_refuse(ctx, "a sum for the host"));
     HIRL_TRY_CUDA(cudaMemcpyAsync(&sum, d_sum, sizeof sum, cudaMemcpyDeviceToHost, ctx->stream));
     HIRL_TRY(hirl_cuda_wait(ctx));
     *sum_p = sum;

@@ -74,6 +74,7 @@ static bool is_pinned(const void *host) {
 
 hirl_status_t hirl_cuda_copy_in(cuda_ctx_t *ctx, void *to, const void *host, size_t bytes) {
     char *staged = NULL;
+    HIRL_TRY(hirl_cuda_capture_refuse(ctx, "a copy from host memory"));
     if (bytes == 0) return HIRL_OK;
     if (bytes <= STAGED_MOST && !is_pinned(host)) {
         HIRL_TRY(staging_reserve(ctx, bytes, &staged));

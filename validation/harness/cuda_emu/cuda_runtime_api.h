@@ -18,30 +18,33 @@ extern "C" {
 #endif
 
 // Name, value, text.
-#define HIRL_EMU_CUDA_ERRORS(X)                                                              \
-    X(cudaSuccess, 0, "no error")                                                            \
-    X(cudaErrorInvalidValue, 1, "invalid argument")                                          \
-    X(cudaErrorMemoryAllocation, 2, "out of memory")                                         \
-    X(cudaErrorInitializationError, 3, "initialization error")                               \
-    X(cudaErrorInvalidConfiguration, 9, "invalid configuration argument")                    \
-    X(cudaErrorInvalidPitchValue, 12, "invalid pitch argument")                              \
-    X(cudaErrorInvalidDevicePointer, 17, "invalid device pointer")                           \
-    X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy")              \
-    X(cudaErrorInsufficientDriver, 35, "driver version is insufficient for runtime version") \
-    X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")                         \
-    X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                          \
-    X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                 \
-    X(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for the device")   \
-    X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                        \
-    X(cudaErrorNotReady, 600, "device not ready")                                            \
-    X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered")              \
-    X(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch")         \
-    X(cudaErrorHostMemoryAlreadyRegistered, 712, "the memory is already registered")         \
-    X(cudaErrorHostMemoryNotRegistered, 713, "the memory is not registered")                 \
-    X(cudaErrorLaunchFailure, 719, "unspecified launch failure")                             \
-    X(cudaErrorNotSupported, 801, "operation not supported")                                 \
-    X(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted while capturing")     \
-    X(cudaErrorStreamCaptureInvalidated, 901, "operation failed due to an earlier error")    \
+#define HIRL_EMU_CUDA_ERRORS(X)                                                                  \
+    X(cudaSuccess, 0, "no error")                                                                \
+    X(cudaErrorInvalidValue, 1, "invalid argument")                                              \
+    X(cudaErrorMemoryAllocation, 2, "out of memory")                                             \
+    X(cudaErrorInitializationError, 3, "initialization error")                                   \
+    X(cudaErrorInvalidConfiguration, 9, "invalid configuration argument")                        \
+    X(cudaErrorInvalidPitchValue, 12, "invalid pitch argument")                                  \
+    X(cudaErrorInvalidDevicePointer, 17, "invalid device pointer")                               \
+    X(cudaErrorInvalidMemcpyDirection, 21, "invalid copy direction for memcpy")                  \
+    X(cudaErrorInsufficientDriver, 35, "driver version is insufficient for runtime version")     \
+    X(cudaErrorInvalidDeviceFunction, 98, "invalid device function")                             \
+    X(cudaErrorNoDevice, 100, "no CUDA-capable device is detected")                              \
+    X(cudaErrorInvalidDevice, 101, "invalid device ordinal")                                     \
+    X(cudaErrorNoKernelImageForDevice, 209, "no kernel image is available for the device")       \
+    X(cudaErrorInvalidResourceHandle, 400, "invalid resource handle")                            \
+    X(cudaErrorNotReady, 600, "device not ready")                                                \
+    X(cudaErrorIllegalAddress, 700, "an illegal memory access was encountered")                  \
+    X(cudaErrorLaunchOutOfResources, 701, "too many resources requested for launch")             \
+    X(cudaErrorHostMemoryAlreadyRegistered, 712, "the memory is already registered")             \
+    X(cudaErrorHostMemoryNotRegistered, 713, "the memory is not registered")                     \
+    X(cudaErrorLaunchFailure, 719, "unspecified launch failure")                                 \
+    X(cudaErrorNotSupported, 801, "operation not supported")                                     \
+    X(cudaErrorStreamCaptureUnsupported, 900, "operation not permitted while capturing")         \
+    X(cudaErrorStreamCaptureInvalidated, 901, "operation failed due to an earlier error")        \
+    X(cudaErrorStreamCaptureUnjoined, 904, "capture was not joined to original stream")          \
+    X(cudaErrorStreamCaptureIsolation, 905, "dependency created on uncaptured work in a stream") \
+    X(cudaErrorStreamCaptureWrongThread, 908, "attempt to end a thread-local capture elsewhere") \
     X(cudaErrorUnknown, 999, "unknown error")
 
 typedef enum cudaError {
@@ -316,6 +319,7 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end);
 // Graphs: linear captures of one stream and of those that join it by events.
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode);
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph,
                                  unsigned long long flags HIRL_EMU_DEFAULT(0));

@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <deque>
 #include <map>
@@ -66,12 +67,17 @@ struct CUstream_st {
     std::vector<dependency> waits; // what the next task must wait for
     std::shared_ptr<hirl_emu::capture> capturing;
     bool is_origin = false; // of the capture
+    uint64_t n_captured = 0,
+             n_joined = 0; // its work in the capture, and how much of that another stream waits for
 };
 
 namespace hirl_emu {
 namespace {
 
 struct capture {
+    cudaStreamCaptureMode mode;
+    pid_t thread;
+    bool is_broken = false, has_ended = false;
     std::vector<std::pair<const char *, std::function<void()>>> work;
 };
 
@@ -80,7 +86,7 @@ struct mark {
     std::shared_ptr<CUstream_st> stream;
     uint64_t ticket = 0;
     int64_t ns = 0;
-    std::shared_ptr<capture> captured;
+    std::shared_ptr<capture> captured; // then ticket counts the stream's captured work
 };
 
 } // namespace
@@ -128,7 +134,7 @@ struct device {
     std::vector<std::shared_ptr<CUstream_st>> destroyed; // with work left
     std::set<CUevent_st *> events;
     std::unordered_map<const void *, int> shared_limits;
-    int n_captures = 0;
+    std::vector<std::shared_ptr<capture>> captures; // under way
     cudaError_t sticky = cudaSuccess;
     bool is_in_host_function = false;
 } d;
@@ -136,6 +142,7 @@ struct device {
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int current_device = 0;
 thread_local int opened_depth = 0;
+thread_local cudaStreamCaptureMode thread_mode = cudaStreamCaptureModeGlobal;
 thread_local running *now = nullptr;
 
 constexpr unsigned char new_byte = 0xff;
@@ -453,7 +460,7 @@ void run_all() {
 
 /// With the random order any call may find that some work is done by now.
 void run_some() {
-    if (d.when != order::random || d.n_captures > 0) return;
+    if (d.when != order::random || !d.captures.empty()) return;
     std::vector<std::shared_ptr<CUstream_st>> all{d.legacy};
     for (const auto &item : d.streams) all.push_back(item.second);
     const auto &stream = all[next_random() % all.size()];
@@ -478,6 +485,7 @@ void add_task(const std::shared_ptr<CUstream_st> &stream, const char *name,
               std::function<void()> work) {
     if (stream->capturing != nullptr) {
         stream->capturing->work.emplace_back(name, std::move(work));
+        ++stream->n_captured;
         return;
     }
     CUstream_st::task t{name, std::move(work), std::move(stream->waits)};
@@ -498,6 +506,17 @@ void add_task(const std::shared_ptr<CUstream_st> &stream, const char *name,
         wait_for(stream);
     else if (stream->issued - stream->done > most)
         run_until(stream, stream->issued - most / 2);
+}
+
+/// Whether a call that a capture forbids meets one; that one is then broken.
+bool breaks_capture() {
+    bool is_broken = false;
+    for (const auto &c : d.captures)
+        if (thread_mode != cudaStreamCaptureModeRelaxed &&
+            c->mode != cudaStreamCaptureModeRelaxed &&
+            (c->mode == cudaStreamCaptureModeGlobal || c->thread == gettid()))
+            is_broken = c->is_broken = true;
+    return is_broken;
 }
 
 } // namespace
@@ -672,7 +691,7 @@ using namespace hirl_emu;
     if (entry_.is_failing()) return remember(code)
 #define WANT(condition, code) \
     if (!(condition)) return remember(code)
-#define NOT_CAPTURING() WANT(d.n_captures == 0, cudaErrorStreamCaptureUnsupported)
+#define NOT_CAPTURING() WANT(!breaks_capture(), cudaErrorStreamCaptureUnsupported)
 
 extern "C" {
 
@@ -898,6 +917,7 @@ cudaError_t cudaFree(void *ptr) {
 
 cudaError_t cudaHostAlloc(void **ptr, size_t bytes, unsigned) {
     ENTER("cudaHostAlloc", cudaErrorMemoryAllocation);
+    NOT_CAPTURING();
     WANT(ptr != nullptr, cudaErrorInvalidValue);
     if (bytes == 0) {
         *ptr = nullptr;
@@ -921,6 +941,7 @@ cudaError_t cudaMallocHost(void **ptr, size_t bytes) {
 }
 cudaError_t cudaFreeHost(void *ptr) {
     ENTER("cudaFreeHost", cudaErrorInvalidValue);
+    NOT_CAPTURING();
     if (ptr == nullptr) return cudaSuccess;
     // The real call waits for the device. Another thread than the main one must not run what may need MPI: the memory then stays until
     // the main one gives something back.
@@ -1020,6 +1041,10 @@ cudaError_t copy(const char *what, void *dst, size_t dst_pitch, const void *src,
     check_kind(is_from_device, is_to_device, kind, what);
     const bool is_from_pageable = place_of(src) == place::host,
                is_to_pageable = place_of(dst) == place::host;
+    if (stream->capturing != nullptr && (is_from_pageable || is_to_pageable)) {
+        stream->capturing->is_broken = true;
+        return remember(cudaErrorStreamCaptureUnsupported);
+    }
     std::shared_ptr<char> staged;
     if (is_from_pageable && is_to_device) {
         // The real runtime has read pageable memory before it returns.
@@ -1037,7 +1062,7 @@ cudaError_t copy(const char *what, void *dst, size_t dst_pitch, const void *src,
     });
     const bool is_on_host = !is_to_device || !is_from_device;
     if ((is_blocking && is_on_host) || is_to_pageable || (is_from_pageable && !is_to_device))
-        if (stream->capturing == nullptr) wait_for(stream);
+        wait_for(stream);
     run_some();
     return remember(d.sticky);
 }
@@ -1117,7 +1142,10 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
     ENTER("cudaStreamSynchronize", cudaErrorLaunchFailure);
     const std::shared_ptr<CUstream_st> stream = stream_of(handle);
     WANT(stream != nullptr, cudaErrorInvalidResourceHandle);
-    WANT(stream->capturing == nullptr, cudaErrorStreamCaptureUnsupported);
+    if (stream->capturing != nullptr) {
+        stream->capturing->is_broken = true;
+        return remember(cudaErrorStreamCaptureUnsupported);
+    }
     for (const auto &dep : stream->waits) run_until(dep.stream, dep.ticket);
     wait_for(stream);
     if (stream == d.legacy)
@@ -1130,7 +1158,10 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
     ENTER("cudaStreamQuery", cudaErrorLaunchFailure);
     const std::shared_ptr<CUstream_st> stream = stream_of(handle);
     WANT(stream != nullptr, cudaErrorInvalidResourceHandle);
-    WANT(stream->capturing == nullptr, cudaErrorStreamCaptureUnsupported);
+    if (stream->capturing != nullptr) {
+        stream->capturing->is_broken = true;
+        return remember(cudaErrorStreamCaptureUnsupported);
+    }
     if (stream->queue.empty()) return cudaSuccess;
     run_until(stream, stream->done + 1); // so that polling ends
     return remember(d.sticky != cudaSuccess ? d.sticky : cudaErrorNotReady);
@@ -1140,13 +1171,25 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
     const std::shared_ptr<CUstream_st> stream = stream_of(handle);
     WANT(stream != nullptr && d.events.count(event) == 1, cudaErrorInvalidResourceHandle);
     if (event->last == nullptr) return cudaSuccess;
-    if (event->last->captured != nullptr) {
-        WANT(stream->capturing == nullptr || stream->capturing == event->last->captured,
-             cudaErrorStreamCaptureInvalidated);
-        stream->capturing = event->last->captured; // joins, or has joined
+    const hirl_emu::mark &last = *event->last;
+    if (last.captured != nullptr) {
+        WANT(!last.captured->has_ended, cudaErrorInvalidValue);
+        if (stream->capturing != nullptr && stream->capturing != last.captured) {
+            stream->capturing->is_broken = last.captured->is_broken = true;
+            return remember(cudaErrorStreamCaptureIsolation);
+        }
+        if (stream->capturing == nullptr) stream->n_captured = stream->n_joined = 0;
+        stream->capturing = last.captured; // joins, or has joined
+        if (stream != last.stream) {
+            ++stream->n_captured;
+            last.stream->n_joined = std::max(last.stream->n_joined, last.ticket);
+        }
         return cudaSuccess;
     }
-    WANT(stream->capturing == nullptr, cudaErrorStreamCaptureInvalidated);
+    if (stream->capturing != nullptr) {
+        stream->capturing->is_broken = true;
+        return remember(cudaErrorStreamCaptureIsolation);
+    }
     if (event->last->stream->done < event->last->ticket)
         stream->waits.push_back({event->last->stream, event->last->ticket});
     return cudaSuccess;
@@ -1193,6 +1236,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
     event->last = made;
     if (stream->capturing != nullptr) {
         made->captured = stream->capturing;
+        made->stream = stream;
+        made->ticket = stream->n_captured;
         return cudaSuccess;
     }
     made->stream = stream;
@@ -1237,28 +1282,49 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) 
 // ---------------------------------------------------------------------------------------------- graphs
 // Work in the order in which it was asked for; a graph runs as one piece.
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t handle, enum cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t handle, enum cudaStreamCaptureMode mode) {
     ENTER("cudaStreamBeginCapture", cudaErrorStreamCaptureUnsupported);
     const std::shared_ptr<CUstream_st> stream = stream_of(handle);
     WANT(stream != nullptr, cudaErrorInvalidResourceHandle);
     WANT(stream != d.legacy && stream->capturing == nullptr, cudaErrorStreamCaptureUnsupported);
     stream->capturing = std::make_shared<capture>();
+    stream->capturing->mode = mode;
+    stream->capturing->thread = gettid();
     stream->is_origin = true;
-    ++d.n_captures;
+    stream->n_captured = stream->n_joined = 0;
+    d.captures.push_back(stream->capturing);
     return cudaSuccess;
 }
+/// Ends the capture also where it answers an error.
 cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t *graph) {
-    ENTER("cudaStreamEndCapture", cudaErrorStreamCaptureInvalidated);
+    entry e("cudaStreamEndCapture");
     const std::shared_ptr<CUstream_st> stream = stream_of(handle);
     WANT(stream != nullptr, cudaErrorInvalidResourceHandle);
     WANT(stream->capturing != nullptr && stream->is_origin && graph != nullptr,
          cudaErrorInvalidValue);
-    *graph = new CUgraph_st{stream->capturing};
     const std::shared_ptr<capture> ended = stream->capturing;
+    WANT(ended->mode == cudaStreamCaptureModeRelaxed || ended->thread == gettid(),
+         cudaErrorStreamCaptureWrongThread);
+    bool is_joined = true;
     for (const auto &item : d.streams)
-        if (item.second->capturing == ended) item.second->capturing = nullptr;
+        if (item.second->capturing == ended) {
+            if (item.second != stream && item.second->n_joined < item.second->n_captured)
+                is_joined = false;
+            item.second->capturing = nullptr;
+        }
     stream->is_origin = false;
-    --d.n_captures;
+    ended->has_ended = true;
+    d.captures.erase(std::find(d.captures.begin(), d.captures.end(), ended));
+    *graph = nullptr;
+    WANT(!ended->is_broken && !e.is_failing(), cudaErrorStreamCaptureInvalidated);
+    WANT(is_joined, cudaErrorStreamCaptureUnjoined);
+    *graph = new CUgraph_st{ended};
+    return cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode *mode) {
+    ENTER("cudaThreadExchangeStreamCaptureMode", cudaErrorInvalidValue);
+    WANT(mode != nullptr, cudaErrorInvalidValue);
+    std::swap(thread_mode, *mode);
     return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t handle, enum cudaStreamCaptureStatus *status) {
@@ -1278,6 +1344,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     ENTER("cudaGraphLaunch", cudaErrorLaunchOutOfResources);
     WANT(exec != nullptr, cudaErrorInvalidValue);
+    WANT(stream_of(stream) == nullptr || stream_of(stream)->capturing == nullptr,
+         cudaErrorNotSupported); // the real runtime would make it a part of the graph
     const std::shared_ptr<capture> work = exec->work;
     return remember(enqueue(stream, "a graph", [work]() {
         for (const auto &item : work->work) {
