@@ -451,6 +451,7 @@ hirl_status_t hirl_train_run(hirl_session_t *session, hirl_train_result_t *resul
 done:
     run_log_destroy(&t.log);
     hirl_reducer_destroy(&t.reducer);
+    hirl_session_upload_drop(session); // it may be reading a batch of the loader's
     hirl_loader_destroy(&t.loader);
     return status;
 }
