@@ -270,39 +270,7 @@ struct ema_op {
     }
 };
 
-// ---------------------------------------------------------------------------------------------- sum of squares
-
-enum { MOST_PARTS = 1024, TURN = 4 * 4 * THREADS };
-
-/// Depends on n alone, so the sum does not depend on the card.
-int64_t n_parts(int64_t n) {
-    const int64_t parts = (n + TURN - 1) / TURN, most = MOST_PARTS;
-    return parts < 1 ? 1 : parts < most ? parts : most;
-}
-
-/// A thread takes the same elements in the same order whether they come in packs or one by one.
-template <bool is_packed_> __global__ void sum_parts(const float *x, int64_t n, double *part) {
-    __shared__ double scratch[33];
-    double sum[4] = {0, 0, 0, 0};
-    const int64_t n_groups = n / 4, stride = (int64_t)gridDim.x * THREADS;
-#pragma unroll 4
-    for (int64_t u = (int64_t)blockIdx.x * THREADS + threadIdx.x; u < n_groups; u += stride) {
-        float v[4];
-        if (is_packed_) {
-            load_items(x + 4 * u, v);
-        } else {
-            for (int j = 0; j < 4; ++j) v[j] = x[4 * u + j];
-        }
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sum[j] += (double)v[j] * (double)v[j];
-    }
-    if (blockIdx.x == 0 && 4 * n_groups + threadIdx.x < n) {
-        const double v = (double)x[4 * n_groups + threadIdx.x];
-        sum[0] += v * v;
-    }
-    const double total = block_sum((sum[0] + sum[1]) + (sum[2] + sum[3]), scratch);
-    if (threadIdx.x == 0) part[blockIdx.x] = total;
-}
+// ---------------------------------------------------------------------------------------------- sums of parts
 
 __global__ void sum_of_parts(const double *part, int64_t n, double *sum) {
     __shared__ double scratch[33];
@@ -368,18 +336,4 @@ cudaError_t hirl_k_ema(cudaStream_t stream, float keep, float rest, const float 
                        float *y) {
     const ema_op f = {keep, rest, x, y};
     return map<4>(stream, f, n, true, x, y);
-}
-
-size_t hirl_k_sum_squares_scratch(int64_t n) { return (size_t)n_parts(n) * sizeof(double); }
-
-cudaError_t hirl_k_sum_squares(cudaStream_t stream, const float *x, int64_t n, void *scratch,
-                               double *sum) {
-    const int64_t parts = n_parts(n);
-    double *part = (double *)scratch;
-    if (is_packed(x))
-        HIRL_LAUNCH((sum_parts<true>), (unsigned)parts, THREADS, 0, stream, x, n, part);
-    else
-        HIRL_LAUNCH((sum_parts<false>), (unsigned)parts, THREADS, 0, stream, x, n, part);
-    HIRL_LAUNCH(sum_of_parts, 1, THREADS, 0, stream, (const double *)part, parts, sum);
-    return hirl_k_end(stream);
 }

@@ -69,10 +69,6 @@ cudaError_t hirl_k_sum_parts(cudaStream_t stream, const double *part, int64_t n,
 /// y = keep y + rest x.
 cudaError_t hirl_k_ema(cudaStream_t stream, float keep, float rest, const float *x, int64_t n,
                        float *y);
-/// *sum = sum of x[i]^2, in double. `scratch`: that many bytes, aligned to 8.
-size_t hirl_k_sum_squares_scratch(int64_t n);
-cudaError_t hirl_k_sum_squares(cudaStream_t stream, const float *x, int64_t n, void *scratch,
-                               double *sum);
 
 #ifdef __cplusplus
 }

@@ -1248,13 +1248,6 @@ hirl_status_t hirl_op_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, h
     RUN(ema, m, x, y);
 }
 
-hirl_status_t hirl_op_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
-    BEGIN(sum_squares);
-    TAKE_PLAIN(x, F32, ANY_AXES);
-    NEED(sum_p, "sum_squares: no output given");
-    RUN(sum_squares, x, sum_p);
-}
-
 hirl_status_t hirl_op_sum_squares_of(hirl_backend_t *be, int n,
                                      const hirl_segments_t *const *segments,
                                      const hirl_tensor_t *const *x, double *sum_p) {
@@ -1267,6 +1260,20 @@ hirl_status_t hirl_op_sum_squares_of(hirl_backend_t *be, int n,
         PASS(check_segments(&call, segments[i], x[i]));
     }
     RUN(sum_squares_of, n, segments, x, sum_p);
+}
+
+hirl_status_t hirl_op_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
+    HIRL_REQUIRE(be && x && hirl_tensor_is_set(x), HIRL_ERR_ARG,
+                 "sum_squares: no backend or no tensor given");
+    // A list of one, which needs no memory on hosts.
+    hirl_segment_t all = {.count = hirl_tensor_count(x)};
+    hirl_segments_t list = {.be = be, .segment = &all, .n = all.count > 0, .end = all.count};
+    hirl_status_t status = HIRL_OK;
+    if (list.n > 0 && be->ops->pack_segments) status = be->ops->pack_segments(be, &list);
+    if (status == HIRL_OK)
+        status = hirl_op_sum_squares_of(be, 1, (const hirl_segments_t *const[]){&list}, &x, sum_p);
+    hirl_tensor_reset(&list.packed);
+    return status;
 }
 
 // ---------------------------------------------------------------------------------------------- clusters and neighbours

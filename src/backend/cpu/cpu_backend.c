@@ -104,7 +104,6 @@ const hirl_backend_ops_t hirl_backend_ops_cpu = {
     .path_loss_backward = hirl_path_loss_backward_cpu,
     .update = hirl_update_cpu,
     .ema = hirl_ema_cpu,
-    .sum_squares = hirl_sum_squares_cpu,
     .sum_squares_of = hirl_sum_squares_of_cpu,
 };
 

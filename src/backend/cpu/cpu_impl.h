@@ -237,7 +237,6 @@ CPU_OP(path_loss_backward, int n_levels, const hirl_tensor_t *const *similarity,
 CPU_OP(update, const hirl_update_t *update, const hirl_segments_t *segments, const hirl_tensor_t *g,
        hirl_tensor_t *v, hirl_tensor_t *w, hirl_tensor_t *p);
 CPU_OP(ema, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
-CPU_OP(sum_squares, const hirl_tensor_t *x, double *sum_p);
 CPU_OP(sum_squares_of, int n, const hirl_segments_t *const *segments, const hirl_tensor_t *const *x,
        double *sum_p);
 

@@ -54,11 +54,6 @@ static hirl_status_t sum_of(cpu_ctx_t *ctx, const terms_t *terms, int64_t count,
     return HIRL_OK;
 }
 
-hirl_status_t hirl_sum_squares_cpu(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
-    const terms_t terms = {.value = hirl_tensor_f32(x)};
-    return sum_of(cpu_ctx(be), &terms, hirl_tensor_count(x), sum_p);
-}
-
 hirl_status_t hirl_sum_squares_of_cpu(hirl_backend_t *be, int n,
                                       const hirl_segments_t *const *segments,
                                       const hirl_tensor_t *const *x, double *sum_p) {

@@ -368,7 +368,6 @@ const hirl_backend_ops_t hirl_backend_ops_cuda = {
     .pack_segments = hirl_pack_segments_cuda,
     .update = hirl_update_cuda,
     .ema = hirl_ema_cuda,
-    .sum_squares = hirl_sum_squares_cuda,
     .sum_squares_of = hirl_sum_squares_of_cuda,
     .nearest_rows = hirl_nearest_rows_cuda,
     .top_rows = hirl_top_rows_cuda,

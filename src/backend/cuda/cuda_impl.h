@@ -277,7 +277,6 @@ hirl_status_t hirl_update_cuda(hirl_backend_t *be, const hirl_update_t *update,
                                const hirl_segments_t *segments, const hirl_tensor_t *g,
                                hirl_tensor_t *v, hirl_tensor_t *w, hirl_tensor_t *p);
 hirl_status_t hirl_ema_cuda(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
-hirl_status_t hirl_sum_squares_cuda(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
 hirl_status_t hirl_sum_squares_of_cuda(hirl_backend_t *be, int n,
                                        const hirl_segments_t *const *segments,
                                        const hirl_tensor_t *const *x, double *sum_p);

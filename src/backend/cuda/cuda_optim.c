@@ -127,22 +127,6 @@ static hirl_status_t take_sum(cuda_ctx_t *ctx, const double *d_sum, double *sum_
     return HIRL_OK;
 }
 
-hirl_status_t hirl_sum_squares_cuda(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
-    cuda_ctx_t *ctx = cuda_ctx(be);
-    const int64_t count = hirl_tensor_count(x);
-    const size_t parts = hirl_k_sum_squares_scratch(count), bytes = parts + sizeof(double);
-    char *scratch = NULL;
-    hirl_status_t status = HIRL_OK;
-    HIRL_TRY(hirl_cuda_scratch(ctx, bytes, (void **)&scratch));
-    double *d_sum = (double *)(void *)(scratch + parts);
-    HIRL_TRY_CUDA_GOTO(hirl_k_sum_squares(ctx->stream, hirl_tensor_f32(x), count, scratch, d_sum),
-                       status, done);
-    status = take_sum(ctx, d_sum, sum_p);
-done:
-    hirl_cuda_scratch_free(ctx, bytes, scratch);
-    return status;
-}
-
 hirl_status_t hirl_sum_squares_of_cuda(hirl_backend_t *be, int n,
                                        const hirl_segments_t *const *segments,
                                        const hirl_tensor_t *const *x, double *sum_p) {

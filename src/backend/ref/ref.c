@@ -208,7 +208,6 @@ const hirl_backend_ops_t hirl_backend_ops_ref = {
     .make_views = ref_make_views,
     .update = ref_update,
     .ema = ref_ema,
-    .sum_squares = ref_sum_squares,
     .sum_squares_of = ref_sum_squares_of,
     .nearest_rows = ref_nearest_rows,
     .top_rows = ref_top_rows,

@@ -138,7 +138,6 @@ hirl_status_t ref_update(hirl_backend_t *be, const hirl_update_t *update,
                          const hirl_segments_t *segments, const hirl_tensor_t *g, hirl_tensor_t *v,
                          hirl_tensor_t *w, hirl_tensor_t *p);
 hirl_status_t ref_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_tensor_t *y);
-hirl_status_t ref_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p);
 hirl_status_t ref_sum_squares_of(hirl_backend_t *be, int n, const hirl_segments_t *const *segments,
                                  const hirl_tensor_t *const *x, double *sum_p);
 hirl_status_t ref_dropout(hirl_backend_t *be, const hirl_drop_t *drop, const hirl_tensor_t *x,

@@ -68,14 +68,6 @@ hirl_status_t ref_ema(hirl_backend_t *be, float m, const hirl_tensor_t *x, hirl_
     return HIRL_OK;
 }
 
-hirl_status_t ref_sum_squares(hirl_backend_t *be, const hirl_tensor_t *x, double *sum_p) {
-    double sum = 0;
-    (void)be;
-    for (int64_t i = 0; i < hirl_tensor_count(x); ++i) sum += get(x, i) * get(x, i);
-    *sum_p = sum;
-    return HIRL_OK;
-}
-
 hirl_status_t ref_sum_squares_of(hirl_backend_t *be, int n, const hirl_segments_t *const *segments,
                                  const hirl_tensor_t *const *x, double *sum_p) {
     double sum = 0;
